@@ -1,0 +1,47 @@
+# Everything runs in .venv, which these targets make; a second call reinstalls nothing.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+UV     := $(shell command -v uv 2>/dev/null)
+
+.PHONY: train test lint format clean
+
+train: $(VENV)/.experiments
+	$(BIN)/python -m experiments.compare data=digits selections=[uniform,random_subset,selective_backprop] seeds=3
+
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) dist outputs multirun runs .pytest_cache .ruff_cache .hypothesis
+
+ifdef UV
+$(VENV)/.made:
+	uv venv --python-preference system --python ">=3.10" $(VENV)
+	touch $@
+INSTALL = uv pip install --python $(BIN)/python
+else
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), f"litselect needs Python 3.10 or newer, found {sys.version.split()[0]}; name another with: make PYTHON=python3.12"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"   # the first pip that reads dependency groups
+	touch $@
+INSTALL = $(BIN)/pip install --quiet
+endif
+
+$(VENV)/.experiments: $(VENV)/.made pyproject.toml
+	$(INSTALL) -e '.[experiments]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.experiments pyproject.toml
+	$(INSTALL) --group test
+	touch $@
