@@ -1,0 +1,102 @@
+"""When selection is on."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
+Bound = float
+"""An ``int`` counts epochs, a ``float`` in [0, 1] is a fraction of training."""
+
+
+class ActivePhase:
+    """Decides, batch by batch, whether rows are selected or all are trained.
+
+    Args:
+        warmup: how many epochs at the beginning train on everything; 0.5 is half an epoch. ``"auto"`` is one epoch, or
+            a tenth of the training where that is shorter.
+        warmup_steps: the same in incoming batches; selection begins when both have passed.
+        start: from here on, ``int`` epochs or ``float`` fraction of training.
+        end: until here, in the same units.
+
+    Raises:
+        ValueError: if a bound is negative, a fraction exceeds 1, or `end` comes before `start`.
+    """
+
+    def __init__(
+        self,
+        warmup: float | Literal["auto"] = 0,
+        warmup_steps: int = 0,
+        start: Bound = 0.0,
+        end: Bound = 1.0,
+    ) -> None:
+        if warmup != "auto" and (isinstance(warmup, str) or not 0 <= warmup < math.inf):
+            raise ValueError(f'Expected warmup to be a number of epochs >= 0 or "auto", but got {warmup!r}.')
+        if warmup_steps < 0:
+            raise ValueError(f"Expected warmup_steps to be a number of batches >= 0, but got {warmup_steps!r}.")
+        for name, bound in (("start", start), ("end", end)):
+            if bound < 0 or (isinstance(bound, float) and bound > 1):
+                raise ValueError(
+                    f"Expected `{name}` to be a fraction of training (a float in [0, 1]) or a number of epochs "
+                    f"(an int >= 0), but got {bound!r}. For a number of epochs pass {name}={math.ceil(abs(bound))}."
+                )
+        if type(start) is type(end) and end <= start:
+            raise ValueError(f"Selection must end after it starts, but got start={start!r} and end={end!r}.")
+        self.warmup = warmup
+        self.warmup_steps = warmup_steps
+        self.start = start
+        self.end = end
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether a fraction of training has to be known."""
+        fractions = [bound for bound in (self.start, self.end) if isinstance(bound, float)]
+        return any(bound not in (0.0, 1.0) for bound in fractions)
+
+    def validate(self, trainer: Trainer) -> None:
+        """Check against a Trainer.
+
+        Raises:
+            ValueError: if a fraction of training is asked for and the length of training is not known.
+        """
+        if self.needs_length and self.progress(trainer) is None:
+            raise ValueError(
+                f"start={self.start!r} and end={self.end!r} are fractions of training, but its length is not known "
+                f"(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}, "
+                f"{trainer.num_training_batches} batches an epoch). "
+                "Set max_steps or max_epochs in the Trainer, or give the bounds in epochs as integers."
+            )
+
+    def active(self, trainer: Trainer) -> bool:
+        """Whether the batch that has just arrived is selected from."""
+        epochs, progress = self._epochs(trainer), self.progress(trainer)
+        if isinstance(self.warmup, str):  # "auto"
+            warming_up = epochs < 1 and (progress is None or progress < 0.1)
+        else:
+            warming_up = epochs < self.warmup
+        if warming_up or trainer.fit_loop.epoch_loop.total_batch_idx < self.warmup_steps:
+            return False
+        progress = progress or 0.0
+        after_start = (progress if isinstance(self.start, float) else epochs) >= self.start
+        before_end = (self.end == 1.0 and isinstance(self.end, float)) or (
+            (progress if isinstance(self.end, float) else epochs) < self.end
+        )
+        return after_start and before_end
+
+    def progress(self, trainer: Trainer) -> float | None:
+        """The fraction of training that lies behind, or None where its length is not known."""
+        known: list[float] = []
+        if trainer.max_steps > 0:
+            known.append(trainer.global_step / trainer.max_steps)
+        if trainer.max_epochs is not None and trainer.max_epochs > 0 and trainer.num_training_batches != math.inf:
+            known.append(self._epochs(trainer) / trainer.max_epochs)
+        return max(known, default=None)
+
+    def _epochs(self, trainer: Trainer) -> float:
+        """Epochs that lie behind, fractions included where the length of one is known."""
+        batches = trainer.num_training_batches
+        within = 0.0 if batches == math.inf else trainer.fit_loop.epoch_loop.batch_idx / max(1, batches)
+        return trainer.current_epoch + max(0.0, within)

@@ -1,0 +1,173 @@
+"""Training on chosen rows, as a Lightning callback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from litselect.callbacks.active_phase import ActivePhase
+from litselect.callbacks.callback_base import CallbackBase
+from litselect.callbacks.counters import Counters
+from litselect.callbacks.nonfinite import POLICIES, Policy
+from litselect.callbacks.refill_queue import RefillQueue
+from litselect.callbacks.requirements import check_fit, declared_batch_size, warn_of_long_schedule
+from litselect.callbacks.selection_log import log_batch, log_epoch
+from litselect.callbacks.selection_session import SelectionSession
+from litselect.scoring import ScoringPass
+from litselect.selectors import Selector
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+    from litselect.scoring.scoring_pass import LossFunction
+
+
+class ExampleSelection(CallbackBase):
+    """Score the examples of every batch, train the ones that a selector chooses.
+
+    The module, the data and the loss stay as they are:
+
+    .. code-block:: diff
+
+        -trainer = Trainer(max_epochs=20)
+        +trainer = Trainer(max_epochs=20, callbacks=[ExampleSelection(TopLoss(keep=1/3))])
+
+    Hooks and the logger see what they always saw, but ``on_train_batch_start`` and ``on_train_batch_end`` get the
+    candidates, of which ``training_step`` gets the chosen rows. Validation, test and prediction are untouched.
+
+    Cost: one scoring pass over each batch (about a third of plain training of it), unless the selector looks at
+    nothing, plus training of the chosen rows.
+
+    Args:
+        selector: which rows.
+        scoring: how the scores are computed; by default ``ScoringPass()``.
+        loss_fn: ``loss_fn(module, batch) -> Tensor[N]``, where the losses can't be captured from ``training_step``
+            and the module has no ``example_losses(batch)``.
+        refill: collect the chosen rows of several batches until a full training batch (the DataLoader's batch size)
+            exists. Batches in between are true skips: they make no step, and ``max_steps``, step schedulers and
+            ``ModelCheckpoint(every_n_train_steps)`` count only real ones. What waits at the end of an epoch is trained
+            in the next one.
+        warmup: how many epochs at the beginning train on everything; 0.5 is half an epoch, ``"auto"`` one epoch or a
+            tenth of the training, whichever is shorter.
+        warmup_steps: the same in incoming batches.
+        start: selection is on from here: a ``float`` is a fraction of training, an ``int`` a number of epochs.
+        end: and until here.
+        nonfinite: what to do with NaN or inf scores: ``"raise"``, ``"drop"`` (never train such rows) or ``"train"``
+            (always). The latter two make the host wait for the device once a batch.
+        prog_bar: show the kept fraction in the progress bar.
+
+    Attributes:
+        counters: rows seen, scored and trained, optimizer steps, seconds.
+
+    Raises:
+        ValueError: if a setting is out of range; at fit start, if Trainer or module don't fit (see the message).
+        CaptureError: on the first batch, if there is no per-example loss to be had.
+        FloatingPointError: before the optimizer steps, if a score is NaN or inf.
+    """
+
+    _selects_examples = True
+
+    def __init__(
+        self,
+        selector: Selector,
+        *,
+        scoring: ScoringPass | None = None,
+        loss_fn: LossFunction | None = None,
+        refill: bool = False,
+        warmup: float | Literal["auto"] = 0,
+        warmup_steps: int = 0,
+        start: float = 0.0,
+        end: float = 1.0,
+        nonfinite: Policy = "raise",
+        prog_bar: bool = False,
+    ) -> None:
+        if not isinstance(selector, Selector):  # pyright: ignore[reportUnnecessaryIsInstance] - users may not type-check
+            raise TypeError(
+                f"Expected a Selector, such as TopLoss(keep=0.5), but got {selector!r}. "
+                "For Selective-Backprop use the preset SelectiveBackprop(keep=0.5)."
+            )
+        if nonfinite not in POLICIES:
+            raise ValueError(f"Expected nonfinite to be one of {', '.join(POLICIES)}, but got {nonfinite!r}.")
+        self.selector = selector
+        self.scoring = ScoringPass() if scoring is None else scoring
+        self.loss_fn = loss_fn
+        self.refill = refill
+        self.phase = ActivePhase(warmup, warmup_steps, start, end)
+        self.nonfinite: Policy = nonfinite
+        self.prog_bar = prog_bar
+        self.counters = Counters()
+        self.queue = RefillQueue()
+        self.training_batch_size = 0
+        self._session: SelectionSession | None = None
+
+    # ------------------------------------------------------------------ hooks, in the order of their calls
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check what can be checked before the data is loaded."""
+        if stage == "fit":
+            check_fit(self, trainer, pl_module)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make sure that selection ends with the fit loop, whichever way that is left."""
+        loop: Any = trainer.fit_loop
+        run = loop.run
+
+        def run_then_close() -> None:
+            del loop.run
+            try:
+                run()
+            finally:
+                self._close()
+
+        loop.run = run_then_close
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to select."""
+        self.phase.validate(trainer)
+        if self.refill:
+            self.training_batch_size = declared_batch_size(trainer)
+            warn_of_long_schedule(trainer, self.selector.keep)
+        self.selector.rank = trainer.global_rank
+        self._session = SelectionSession(self, trainer, pl_module)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        """No step is made from scores that were NaN."""
+        if self._session is not None:
+            self._session.guard.raise_if_bad()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count and log."""
+        if self._session is not None:
+            self._session.batch_done()
+            log_batch(self._session, self.prog_bar)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the totals."""
+        if self._session is not None:
+            log_epoch(self._session)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take back `on_fit_start`, in case that the loop was never reached."""
+        vars(trainer.fit_loop).pop("run", None)
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters, the selector's state, and the rows that wait."""
+        return {
+            "counters": self.counters.state_dict(),
+            "selector": self.selector.state_dict(),
+            "queue": self.queue.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self.counters.load_state_dict(state_dict["counters"])
+        self.selector.load_state_dict(state_dict["selector"])
+        self.queue.load_state_dict(state_dict["queue"])
+
+    def _close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None

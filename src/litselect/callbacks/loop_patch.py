@@ -1,0 +1,66 @@
+"""The seam between selection and Lightning's loops.
+
+Attributes of the *instances* of strategy and loops are replaced, never the module: Lightning looks them up anew on
+each call, so the user's module stays picklable and the decision exists before the loop asks whether to step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
+Choose = Callable[[Any, int], bool]
+"""Called with the batch and its index once it is on its device; answers whether a step is made."""
+
+Train = Callable[[Callable[..., Any], tuple[Any, ...]], Any]
+"""Called with the strategy's training step and its arguments; runs it on the chosen rows."""
+
+
+class LoopPatch:
+    """Puts `choose` before and `train` around the training step of one Trainer, until removed.
+
+    Args:
+        trainer: whose strategy and loops.
+        choose: see `Choose`. Where it answers False the batch is a true skip: no step, no closure, no scheduler, no
+            row in the logs.
+        train: see `Train`.
+    """
+
+    def __init__(self, trainer: Trainer, choose: Choose, train: Train) -> None:
+        self._patched: list[tuple[Any, str, Any]] = []
+        self._steps = True
+        strategy: Any = trainer.strategy
+        epoch_loop: Any = trainer.fit_loop.epoch_loop
+        batch_start, training_step = strategy.on_train_batch_start, strategy.training_step
+
+        def on_train_batch_start(batch: Any, batch_idx: int) -> Any:
+            self._steps = True
+            result = batch_start(batch, batch_idx)
+            self._steps = choose(batch, batch_idx)
+            return result
+
+        # Runs after every callback's and the module's own hook, so that it sees the batch that would be trained.
+        self._replace(strategy, "on_train_batch_start", on_train_batch_start)
+        self._replace(strategy, "training_step", lambda *args: train(training_step, args))
+
+        accumulate = epoch_loop._should_accumulate
+        self._replace(epoch_loop, "_should_accumulate", lambda: not self._steps or accumulate())
+        for loop in (epoch_loop.automatic_optimization, epoch_loop.manual_optimization):
+            self._replace(loop, "run", self._unless_skipped(loop.run))
+
+    def remove(self) -> None:
+        """Put everything back. Harmless when called again."""
+        while self._patched:
+            owner, name, ours = self._patched.pop()
+            if owner.__dict__.get(name) is ours:
+                delattr(owner, name)
+
+    def _replace(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
+        self._patched.append((owner, name, function))
+        setattr(owner, name, function)
+
+    def _unless_skipped(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: run(*args, **kwargs) if self._steps else {}

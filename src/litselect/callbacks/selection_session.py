@@ -1,0 +1,190 @@
+"""Selection during one call of ``Trainer.fit``."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - the base of all of them
+
+from litselect.callbacks.finite_guard import FiniteGuard
+from litselect.callbacks.loop_patch import LoopPatch
+from litselect.callbacks.nonfinite import select_finite
+from litselect.callbacks.quiet import quiet
+from litselect.callbacks.stopwatch import Stopwatch
+from litselect.scoring import CaptureError, LossWeights
+from litselect.scoring.rows import count_rows, take_rows
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+    from litselect.callbacks.example_selection import ExampleSelection
+    from litselect.selectors import Selection
+
+_QUEUE_LIMIT = 4  # training batches that may wait for a slower rank
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the training step gets: a batch, its number of rows, and their weights if there are any."""
+
+    batch: Any
+    rows: int
+    weights: Tensor | None = None
+
+
+class SelectionSession:
+    """Carries one batch after the other from candidates to the training step.
+
+    Args:
+        callback: settings and state.
+        trainer: the Trainer, whose loops are patched until `close`.
+        module: the network, unwrapped.
+    """
+
+    def __init__(self, callback: ExampleSelection, trainer: Trainer, module: LightningModule) -> None:
+        self.callback, self.trainer, self.module = callback, trainer, module
+        self.guard = FiniteGuard()
+        self.scores: Tensor | None = None  # of the newest batch, for the log
+        self.selection: Selection | None = None
+        self.candidates = 0
+        self._watch = Stopwatch(callback.counters, module.device)
+        self._chosen: Chosen | None = None
+        self._selecting = self._verified = False
+        self._optimizer_steps = trainer.global_step
+        # One row alone crashes batch statistics, to which a plain batch gives no trouble.
+        self._minimum = 2 if any(isinstance(child, _BatchNorm) for child in module.modules()) else 1
+        self._patch = LoopPatch(trainer, self._choose, self._train)
+
+    def close(self) -> None:
+        """Put the loops back."""
+        self._patch.remove()
+
+    def batch_done(self) -> None:
+        """Count what the batch took."""
+        self._watch.lap("training_seconds")
+        counters = self.callback.counters
+        counters.trained += 0 if self._chosen is None else self._chosen.rows
+        counters.steps += self.trainer.global_step - self._optimizer_steps
+        self._optimizer_steps = self.trainer.global_step
+        self._chosen = None  # free its memory
+
+    # ------------------------------------------------------------------ before the step
+
+    def _choose(self, batch: Any, batch_idx: int) -> bool:
+        self._watch.start()
+        n = self.candidates = count_rows(batch)
+        self.callback.counters.seen += n
+        self._selecting = self.callback.phase.active(self.trainer)
+        looks = bool(self.callback.selector.needs)
+        self.scores, self.selection = None, None
+        if looks and (self._selecting or not self._verified):
+            self.scores = self._score(batch, batch_idx, n)
+        self._watch.lap("scoring_seconds")
+        # A step that returned None declined the batch: it gets the chance to do so again.
+        selectable = self._selecting and (self.scores is not None or not looks)
+        self._chosen = self._select(batch, n) if selectable else Chosen(batch, n)
+        self._watch.lap("selection_seconds")
+        if self._chosen is None:
+            return False
+        if self._chosen.batch is not batch:
+            results: Any = cast("Any", self.trainer)._results  # so that self.log weighs by the rows that are trained
+            results.batch, results.batch_size = self._chosen.batch, None
+        return True
+
+    def _score(self, batch: Any, batch_idx: int, n: int) -> Tensor | None:
+        """Losses of all candidates; on the first batch, checked to belong to their rows."""
+        callback, trainer, module = self.callback, self.trainer, self.module
+        build_arguments = cast("Any", trainer.fit_loop.epoch_loop)._build_kwargs
+
+        def step(candidates: Any) -> Any:
+            return module.training_step(*build_arguments(OrderedDict(), candidates, batch_idx).values())
+
+        manual = not module.automatic_optimization
+        with quiet(trainer, module), trainer.precision_plugin.train_step_context():
+            scores = callback.scoring(module, batch, n, step=step, loss_fn=callback.loss_fn, gradients=manual)
+            if scores is not None and not self._verified and n > 1:
+                callback.scoring.verify(module, batch, n, scores, step=step, loss_fn=callback.loss_fn, gradients=manual)
+                self._verified = True
+        callback.counters.scored += n
+        if scores is not None and callback.nonfinite == "raise":
+            self.guard.look(scores, f"the scores of batch {batch_idx}")
+        return scores
+
+    def _select(self, batch: Any, n: int) -> Chosen | None:
+        selector = self.callback.selector
+        k = max(selector.count(n), min(self._minimum, n))
+        if self.scores is None:
+            selection = selector(candidates=n, k=k)
+        else:
+            selection = select_finite(selector, self.scores, k, self.callback.nonfinite)
+        self.selection = selection
+        if self.callback.refill:
+            return self._refill(batch, n, selection)
+        if selector.probabilistic and not self._agree(len(selection) >= min(self._minimum, n)):
+            return None
+        if len(selection) == n and selection.weights is None:
+            return Chosen(batch, n)  # the very object: training is what it would be without selection
+        return Chosen(take_rows(batch, selection.indices, n), len(selection), selection.weights)
+
+    def _refill(self, batch: Any, n: int, selection: Selection) -> Chosen | None:
+        """Collect the chosen rows; answer with a full training batch once every rank has one."""
+        queue = self.callback.queue
+        size = self.callback.training_batch_size = max(self.callback.training_batch_size, n)
+        candidates: tuple[Any, ...] = (batch,)
+        if selection.weights is not None:
+            candidates = (
+                batch,
+                selection.weights.new_zeros(n).index_copy(0, selection.indices, selection.weights),
+            )
+        queue.push(candidates, n, selection.indices)
+        if self._agree(len(queue) >= size):
+            rows, *weights = queue.pop(size, candidates, n)
+            return Chosen(rows, size, *weights)
+        dropped = queue.dropped
+        queue.limit(_QUEUE_LIMIT * size)
+        if queue.dropped and not dropped:
+            warnings.warn(
+                f"Rank {self.trainer.global_rank} has chosen more than {_QUEUE_LIMIT} training batches of rows for "
+                "which another rank has no counterpart: the oldest are dropped. Shuffle the data over ranks, or "
+                "train without refill.",
+                stacklevel=2,
+            )
+        return None
+
+    def _agree(self, ready: bool) -> bool:
+        """Whether all ranks are ready: either every rank steps or none does."""
+        if self.trainer.world_size == 1:
+            return ready
+        return self.trainer.strategy.reduce_boolean_decision(ready, all=True)
+
+    # ------------------------------------------------------------------ the step
+
+    def _train(self, training_step: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        chosen = cast("Chosen", self._chosen)
+        args = (chosen.batch, *args[1:])
+        if chosen.weights is not None:
+            with torch.compiler.set_stance("force_eager"), LossWeights(chosen.weights) as weights:
+                output = training_step(*args)
+            if not weights.applied:
+                raise CaptureError(
+                    f"{self.callback.selector!r} weighs each example's loss, but no loss function of torch was called "
+                    "in training_step to weigh. Compute the loss with torch.nn.functional or one of torch's loss "
+                    "modules, or use a selector without weights."
+                )
+            return output
+        output: Any = training_step(*args)
+        if not self._selecting and self.callback.selector.needs and self.callback.nonfinite == "raise":
+            self._look_at_loss(output)
+        return output
+
+    def _look_at_loss(self, output: Any) -> None:
+        """While all rows are trained there are no scores: a NaN in any row shows in the loss."""
+        loss = cast("dict[str, Any]", output)["loss"] if isinstance(output, dict) else output
+        if isinstance(loss, Tensor):
+            self.guard.look(loss.detach(), "the training loss (no rows are selected yet)")

@@ -1,0 +1,56 @@
+"""Selective-Backprop as a preset.
+
+Jiang et al., 2019, "Accelerating Deep Learning by Focusing on the Biggest Losers", https://arxiv.org/abs/1910.00762
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from litselect.callbacks.example_selection import ExampleSelection
+from litselect.selectors import LossPercentile
+
+
+class SelectiveBackprop(ExampleSelection):
+    r"""Train the examples of each batch whose loss is high among recent ones.
+
+    .. code-block:: diff
+
+        -trainer = Trainer(max_epochs=20)
+        +trainer = Trainer(max_epochs=20, callbacks=[SelectiveBackprop(keep=1/3)])
+
+    Each candidate is trained with probability :math:`\mathrm{CDF}_R(\mathrm{loss})^\beta`, :math:`\beta = 1 /
+    \mathrm{keep} - 1`. By default exactly ``round(keep * N)`` rows of every batch are drawn so that their inclusion
+    probabilities are proportional to the law. With ``refill=True`` the paper's algorithm is followed to the letter:
+    independent draws, whose rows are collected until they fill a training batch.
+
+    Cost: one scoring pass over each batch, then training of ``keep`` of it: with full-precision scoring about
+    ``1/3 + keep`` of plain training, so that nothing is gained above ``keep = 2/3``.
+
+    Args:
+        keep: expected fraction of the examples that is trained, in (0, 1].
+        beta: selectivity in place of `keep`; ``keep = 1 / (1 + beta)``.
+        history: R, how many recent losses the distribution is taken over.
+        refill: the paper's batch assembly.
+        seed: seed of the draws; ``None`` derives it from ``torch.initial_seed()``.
+        warmup: train on everything at first, as the authors' code does for one epoch; ``"auto"`` is one epoch, or a
+            tenth of the training where that is shorter.
+        **settings: every other keyword of `ExampleSelection`.
+
+    Raises:
+        ValueError: see `ExampleSelection` and `LossPercentile`.
+    """
+
+    def __init__(
+        self,
+        keep: float | None = None,
+        *,
+        beta: float | None = None,
+        history: int = 1024,
+        refill: bool = False,
+        seed: int | None = None,
+        warmup: float | Literal["auto"] = "auto",
+        **settings: Any,
+    ) -> None:
+        selector = LossPercentile(keep, beta=beta, history=history, fixed_size=not refill, seed=seed)
+        super().__init__(selector, refill=refill, warmup=warmup, **settings)

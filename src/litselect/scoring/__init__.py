@@ -1,0 +1,7 @@
+"""Where a score comes from. Pure torch, no Lightning."""
+
+from litselect.scoring.loss_capture import CaptureError, LossCapture
+from litselect.scoring.loss_weights import LossWeights
+from litselect.scoring.scoring_pass import ScoringPass
+
+__all__ = ["CaptureError", "LossCapture", "LossWeights", "ScoringPass"]

@@ -1,0 +1,118 @@
+"""What is known of torch's own loss functions: their elements, and what their mean divides by."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+_NAMES: Final = (
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cosine_embedding_loss",
+    "cross_entropy",
+    "ctc_loss",
+    "gaussian_nll_loss",
+    "hinge_embedding_loss",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "linear_cross_entropy",  # torch 2.15
+    "margin_ranking_loss",
+    "mse_loss",
+    "multi_margin_loss",
+    "multilabel_margin_loss",
+    "multilabel_soft_margin_loss",
+    "nll_loss",
+    "poisson_nll_loss",
+    "smooth_l1_loss",
+    "soft_margin_loss",
+    "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
+)
+LOSSES: Final[frozenset[Callable[..., Tensor]]] = frozenset(getattr(F, name) for name in _NAMES if hasattr(F, name))
+"""The loss functions of `torch.nn.functional` that reduce to one number; the loss modules call them."""
+
+
+@dataclass(frozen=True)
+class LossCall:
+    """One call of a loss function, with what was asked for.
+
+    Args:
+        function: the loss function.
+        arguments: its arguments by name, defaults filled in.
+        reduction: ``"none"``, ``"mean"``, ``"sum"`` or ``"batchmean"``.
+    """
+
+    function: Callable[..., Tensor]
+    arguments: dict[str, Any]
+    reduction: str
+
+    @classmethod
+    def parse(cls, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> LossCall:
+        """Read a call; the deprecated ``size_average`` and ``reduce`` are understood."""
+        bound = _signature(function).bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments = dict(bound.arguments)
+        average, reduce = arguments.pop("size_average", None), arguments.pop("reduce", None)
+        reduction = cast("str", arguments.pop("reduction"))
+        if average is not None or reduce is not None:
+            reduction = "none" if reduce is False else "sum" if average is False else "mean"
+        return cls(function, arguments, reduction)
+
+    def elements(self) -> Float[Tensor, "..."]:
+        """The loss before any reduction, class weights included."""
+        return self.function(**self.arguments, reduction="none")
+
+    def counts(self, elements: Float[Tensor, "..."]) -> Tensor | None:
+        """For each element, whether it counts as one in its example's own mean (``None``: all do)."""
+        if self._ignored is not None:
+            return self._ignored.logical_not().reshape(elements.shape)
+        return None
+
+    def denominator(self, elements: Float[Tensor, "..."]) -> Tensor | int:
+        """What the reduction divides the sum of the elements by."""
+        if self.reduction == "sum":
+            return 1
+        if self.reduction == "batchmean":
+            return elements.shape[0]
+        if self.function is F.ctc_loss:
+            raise ValueError("The mean of a CTC loss divides every example by its own length; weigh its elements.")
+        weight = self.arguments.get("weight")
+        if self._ignored is None:
+            return elements.numel()
+        if weight is None:
+            return self._ignored.logical_not().sum()
+        target = torch.where(self._ignored, 0, self.arguments["target"])
+        return (weight[target] * ~self._ignored).sum()
+
+    def own_lengths(self) -> Tensor | None:
+        """``[N]``: what the mean divides each example's loss by before it averages (CTC alone does)."""
+        if self.function is F.ctc_loss and self.reduction == "mean":
+            lengths = torch.as_tensor(self.arguments["target_lengths"])
+            return lengths.clamp_min(1)
+        return None
+
+    @functools.cached_property
+    def _ignored(self) -> Tensor | None:
+        """Mask of the targets that equal ``ignore_index``, where the loss has class-index targets."""
+        if "ignore_index" not in self.arguments:
+            return None
+        target, ignored = cast("Tensor", self.arguments["target"]), self.arguments["ignore_index"]
+        if target.is_floating_point():
+            return None  # class probabilities: torch forbids ignore_index and averages over all
+        return torch.zeros_like(target, dtype=torch.bool) if ignored is None else target == ignored
+
+
+@functools.cache
+def _signature(function: Callable[..., Tensor]) -> inspect.Signature:
+    return inspect.signature(function)

@@ -1,0 +1,181 @@
+"""Per-example losses out of a `training_step` that knows nothing of them.
+
+The step runs as it is. Where it calls one of torch's loss functions, the function's value per example is noted and the
+value that was asked for is handed back as the leaf of a tiny autograd graph. The step's own arithmetic then builds its
+total from those leaves, and the derivative of the total with respect to each leaf is the coefficient that the step gave
+it: ``a + 0.3 * b``, ``torch.stack([a, b]).mean()``, masks and ``.item()`` come out right without being understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from litselect.scoring.loss_call import LOSSES, LossCall
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+_BACKWARD: Final = cast("Any", Tensor).backward
+_MEANS: Final = frozenset({torch.mean, Tensor.mean})
+_SUMS: Final = frozenset({torch.sum, Tensor.sum})
+
+
+class CaptureError(RuntimeError):
+    """No per-example loss could be taken from a training step."""
+
+
+class StepDone(BaseException):
+    """Raised where the step wants to go backward; carries the loss. Not an `Exception`, so that no step swallows it."""
+
+    def __init__(self, loss: Tensor) -> None:
+        super().__init__()
+        self.loss = loss
+
+
+class LossCapture(TorchFunctionMode):
+    """Records the per-example parts of every loss that is computed while it is active.
+
+    An example's part of a mean is the mean over its own elements (pixels, tokens), ignored ones left out: what the
+    loss would be for a batch of that example alone. Class weights stay factors.
+
+    Args:
+        n: the number of examples in the batch.
+    """
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.n = n
+        self.seen: list[str] = []
+        self._reduced: list[tuple[Tensor, Tensor]] = []  # (leaf, its value per example)
+        self._elements: list[Tensor] = []  # leaves that were handed out unreduced
+        self._rowful: dict[int, Tensor] = {}  # what became of those, while it still has a row per example
+
+    def run(self, step: Callable[[], Any]) -> Float[Tensor, " batch"] | None:
+        """Run `step` without building the network's graph and return its loss per example.
+
+        Returns:
+            ``[N]`` float32, or ``None`` where the step itself returned ``None`` (it declined the batch).
+
+        Raises:
+            CaptureError: if the step's loss does not come from losses that were seen.
+        """
+        try:
+            with torch.no_grad(), self:
+                output = step()
+        except StepDone as done:
+            output = done.loss
+        if isinstance(output, Mapping):
+            output = cast("Mapping[str, Any]", output).get("loss")
+        if output is None:
+            return None
+        if not isinstance(output, Tensor) or output.numel() != 1 or not output.requires_grad:
+            raise CaptureError(self._explain(output))
+        return self._attribute(output)
+
+    # ------------------------------------------------------------------ the mode
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in LOSSES:
+            return self._loss(func, args, kwargs)
+        if func is _BACKWARD:
+            raise StepDone(cast("Tensor", args[0]))
+        if not self._reduced and not self._elements:
+            return func(*args, **kwargs)
+        if not any(isinstance(arg, Tensor) and arg.requires_grad for arg in _tensors(args, kwargs)):
+            return func(*args, **kwargs)
+        return self._derived(func, args, kwargs)
+
+    def _loss(self, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        call = LossCall.parse(function, args, kwargs)
+        elements = call.elements()
+        rows = self._rows(elements)
+        self.seen.append(f"{function.__name__}{tuple(elements.shape)}")
+        if rows is None:
+            return function(*args, **kwargs)  # not one value per example: a constant of the batch
+        if call.reduction == "none":
+            return self._as_elements(elements)
+        counts = call.counts(elements)
+        if (lengths := call.own_lengths()) is not None:
+            rows = rows / lengths.to(rows).reshape(-1, 1)
+        if call.reduction != "mean":
+            own = rows.sum(1)
+        elif counts is None:
+            own = rows.mean(1)
+        else:
+            own = rows.sum(1) / counts.reshape(self.n, -1).sum(1).clamp_min(1)
+        return self._as_reduced(function(*args, **kwargs), own)
+
+    def _derived(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a function on something that came from a captured loss, keeping track of the derivative."""
+        rowful = any(id(arg) in self._rowful for arg in _tensors(args, kwargs))
+        if rowful and len(args) == 1 and not {"dim", "axis", "keepdim"} & kwargs.keys() and func in _MEANS | _SUMS:
+            # The step reduces on its own: what it reduces *is* its loss per example, be it focal, masked or weighted.
+            elements = cast("Tensor", args[0]).detach()
+            rows = cast("Tensor", self._rows(elements))
+            return self._as_reduced(func(elements, **kwargs), rows.mean(1) if func in _MEANS else rows.sum(1))
+        with torch.enable_grad():
+            result = func(*args, **kwargs)
+        if rowful and isinstance(result, Tensor) and self._rows(result) is not None:
+            self._rowful[id(result)] = result
+        return result
+
+    def _as_reduced(self, value: Tensor, own: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = value.detach().requires_grad_()
+            self._reduced.append((leaf, own))
+            return leaf.clone()  # no leaf, so that `loss += ...` is allowed
+
+    def _as_elements(self, elements: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = elements.detach().requires_grad_()
+            self._elements.append(leaf)
+            result = leaf.clone()
+        self._rowful[id(result)] = result
+        return result
+
+    def _rows(self, elements: Tensor) -> Tensor | None:
+        """``[N, elements of an example]``, if the first dimension holds the examples, flattened batch-major or not."""
+        if elements.ndim == 0:
+            elements = elements.reshape(1)
+        size = elements.shape[0]
+        return elements.reshape(self.n, -1) if size and size % self.n == 0 else None
+
+    # ------------------------------------------------------------------ the result
+
+    def _attribute(self, total: Tensor) -> Float[Tensor, " batch"]:
+        leaves = [leaf for leaf, _ in self._reduced] + self._elements
+        with torch.enable_grad():
+            found = torch.autograd.grad(total.sum(), leaves, allow_unused=True)
+        derivatives = cast("tuple[Tensor | None, ...]", found)
+        losses = total.new_zeros(self.n, dtype=torch.float32, requires_grad=False)
+        split = len(self._reduced)
+        for (_, own), coefficient in zip(self._reduced, derivatives[:split], strict=True):
+            if coefficient is not None:
+                losses += coefficient * own
+        for elements, derivative in zip(self._elements, derivatives[split:], strict=True):
+            if derivative is not None:  # reduced in a way of its own: each element's share of the total
+                losses += self.n * cast("Tensor", self._rows(derivative * elements.detach())).sum(1)
+        return losses.detach()
+
+    def _explain(self, output: Any) -> str:
+        shown = f"{type(output).__name__}{tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        return (
+            f"Selection needs one loss per example, but none could be taken from a training_step over {self.n} "
+            f"examples (it returned {shown}; loss functions seen: {', '.join(self.seen) or 'none'})."
+        )
+
+
+def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Positional and keyword arguments, one level of lists opened (``torch.stack([a, b])``)."""
+    found: list[Any] = []
+    for arg in (*args, *kwargs.values()):
+        found.extend(cast("list[Any]", arg)) if isinstance(arg, (list, tuple)) else found.append(arg)
+    return found

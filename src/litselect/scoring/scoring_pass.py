@@ -1,0 +1,170 @@
+"""The forward pass that yields the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from litselect.scoring.loss_capture import CaptureError, LossCapture
+from litselect.scoring.no_trace import NoTrace
+from litselect.scoring.rows import take_rows
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+LossFunction = Callable[[Any, Any], Tensor]
+"""``loss_fn(module, batch) -> Tensor[N]``."""
+
+_REMEDY = (
+    "Define `example_losses(self, batch) -> Tensor[N]` on the module, "
+    "or pass `loss_fn=lambda module, batch: ...` to the callback."
+)
+
+
+class ScoringPass:
+    """One loss per candidate, from a forward pass that leaves no trace in the module.
+
+    The losses come from the first of: the module's ``example_losses(batch)``; a ``loss_fn(module, batch)``; the
+    unmodified training step, by capture (see `LossCapture`). Captured losses are checked once: other rows' content
+    must not change a row's loss beyond a common factor.
+
+    Cost: one forward pass over the candidates, about a third of a training step in the same precision.
+
+    Args:
+        mode: ``"eval"`` scores each example independently of the others; ``"train"`` with dropout and batch
+            statistics, whose running averages are put back.
+        precision: ``"bf16"`` runs the pass under bfloat16 autocast; ``None`` in the precision of training.
+        check: whether captured losses are checked.
+
+    Raises:
+        ValueError: if `mode` or `precision` is none of these.
+    """
+
+    def __init__(
+        self,
+        mode: Literal["eval", "train"] = "eval",
+        *,
+        precision: Literal["bf16"] | None = None,
+        check: bool = True,
+    ) -> None:
+        if mode not in ("eval", "train"):
+            raise ValueError(f'Expected mode to be "eval" or "train", but got {mode!r}.')
+        if precision not in (None, "bf16"):
+            raise ValueError(f'Expected precision to be None (that of training) or "bf16", but got {precision!r}.')
+        self.mode = mode
+        self.precision: Literal["bf16"] | None = precision
+        self.check = check
+
+    def __call__(
+        self,
+        module: nn.Module,
+        batch: Any,
+        n: int,
+        *,
+        step: Callable[[Any], Any] | None = None,
+        loss_fn: LossFunction | None = None,
+        gradients: bool = False,
+    ) -> Float[Tensor, " batch"] | None:
+        """Score `batch`.
+
+        Args:
+            module: the network, unwrapped.
+            batch: N examples, on the module's device.
+            n: N.
+            step: the training step as a function of the batch, for capture.
+            loss_fn: ``loss_fn(module, batch) -> Tensor[N]``, in place of capture.
+            gradients: whether the step could touch gradients (manual optimization).
+
+        Returns:
+            ``[N]`` float32, or ``None`` where the training step returned ``None``.
+
+        Raises:
+            CaptureError: if there is no per-example loss to be had.
+            ValueError: if ``example_losses`` or `loss_fn` returns anything but N numbers.
+        """
+        with self._without_trace(module, gradients):
+            source = getattr(module, "example_losses", None)
+            if callable(source):
+                return _validated(source(batch), n, f"{type(module).__name__}.example_losses")
+            if loss_fn is not None:
+                return _validated(loss_fn(module, batch), n, "loss_fn")
+            if step is None:
+                raise CaptureError(f"{type(module).__name__} has no per-example loss. {_REMEDY}")
+            return _capture(step, batch, n)
+
+    def verify(self, module: nn.Module, batch: Any, n: int, losses: Float[Tensor, " batch"], **source: Any) -> None:
+        """Check that each of the captured `losses` belongs to its own row, by replacing half of the rows.
+
+        Not a permutation of the rows: noise that the step draws stays with its position and would look like a fault.
+
+        Raises:
+            CaptureError: if a row's loss changed with the content of other rows.
+        """
+        captured = not callable(getattr(module, "example_losses", None)) and source.get("loss_fn") is None
+        if not self.check or not captured or n < 2:
+            return
+        half = n // 2
+        rows = torch.cat([torch.arange(half), torch.zeros(n - half, dtype=torch.int64)])
+        other = ScoringPass("eval", precision=self.precision)
+        before = other(module, batch, n, **source) if self.mode == "train" else losses
+        after = other(module, take_rows(batch, rows.to(losses.device), n), n, **source)
+        if before is None or after is None:
+            return
+        before, after = before[:half].double(), after[:half].double()
+        factor = (before @ after) / (before @ before).clamp_min(1e-300)
+        tolerance = 0.05 if losses.numel() and self.precision == "bf16" else 0.02
+        if bool(((after - factor * before).abs() > tolerance * (factor.abs() * before.abs() + 1e-4)).any()):
+            raise CaptureError(
+                "Selection needs losses that belong to one example each, but replacing some rows of the batch changed "
+                "the losses captured for others. Either the loss compares examples (contrastive, mixup: "
+                "such batches can't be selected from row by row), or the training step flattens them in an order "
+                f"other than batch first. {_REMEDY}"
+            )
+
+    def _without_trace(self, module: nn.Module, gradients: bool) -> AbstractContextManager[Any]:
+        stack = ExitStack()
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(NoTrace(module, training=self.mode == "train", gradients=gradients))
+        if self.precision == "bf16":
+            device = next((p.device.type for p in module.parameters()), "cpu")
+            stack.enter_context(torch.autocast(device, torch.bfloat16))
+        if _is_compiled(module):
+            # Capture reads the step's own Python, which a compiled graph no longer runs.
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        return stack
+
+    def __repr__(self) -> str:
+        return f"ScoringPass({self.mode!r}, precision={self.precision!r})"
+
+
+def _capture(step: Callable[[Any], Any], batch: Any, n: int) -> Tensor | None:
+    capture = LossCapture(n)
+    try:
+        return capture.run(lambda: step(batch))
+    except CaptureError as error:
+        raise CaptureError(f"{error} {_REMEDY}") from None
+    except Exception as error:
+        if hasattr(error, "add_note"):  # Python 3.11
+            error.add_note(f"Raised in the scoring pass, which runs training_step without gradients. {_REMEDY}")
+        raise
+
+
+def _validated(losses: Any, n: int, source: str) -> Tensor:
+    if not isinstance(losses, Tensor) or losses.shape != (n,):
+        got = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
+        raise ValueError(
+            f"{source} must return one loss per example, a tensor of shape ({n},), but returned {got}. "
+            'Compute the loss with reduction="none" and average over everything but the first dimension.'
+        )
+    return losses.detach().float()
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether any part was compiled: by Lightning, as a wrapper, or in place."""
+    return getattr(module, "_compiler_ctx", None) is not None or any(
+        hasattr(child, "_orig_mod") or cast("Any", child)._compiled_call_impl is not None for child in module.modules()
+    )

@@ -1,0 +1,75 @@
+"""Draws of a fixed number of rows with prescribed inclusion probabilities.
+
+Drawing k rows without replacement with p as weights does *not* include row i with a probability in proportion to
+p_i: it flattens the law (the hardest 5% were dropped 23% of the time in a published implementation). Systematic
+sampling in random order includes row i with exactly the probability asked for.
+
+Madow, 1949, "On the Theory of Systematic Sampling, II", Annals of Mathematical Statistics 20(3);
+Hartley and Rao, 1962, for the random order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+
+def inclusion_probabilities(law: Float[Tensor, " batch"], k: int) -> Float[Tensor, " batch"]:
+    r"""Scale `law` to inclusion probabilities that sum to `k`.
+
+    :math:`\pi_i = \min(1, c\, p_i)` with the c for which :math:`\sum_i \pi_i = k`: rows that would exceed 1 are
+    capped and the rest is scaled further until none does. Rows of zero probability share what the others can't take.
+    Exact, by one sort, without a host sync.
+
+    Args:
+        law: ``[N]`` probabilities that are to be kept in proportion, >= 0.
+        k: how many rows will be drawn, 1 <= k <= N.
+
+    Returns:
+        ``[N]``, same dtype, in [0, 1].
+
+    >>> inclusion_probabilities(torch.tensor([0.1, 0.1, 0.2, 1.0], dtype=torch.float64), k=2)
+    tensor([0.2500, 0.2500, 0.5000, 1.0000], dtype=torch.float64)
+    """
+    n = law.numel()
+    law = law.clamp_min(torch.finfo(law.dtype).tiny)
+    ascending = law.sort().values
+    # With the m largest capped, the others share k - m in proportion. Summing from the smallest on keeps tiny
+    # probabilities exact.
+    rest = ascending.cumsum(0).flip(0)[:k]  # rest[m]: sum of all but the m largest
+    to_share = k - torch.arange(k, device=law.device, dtype=law.dtype)
+    largest_uncapped = ascending.flip(0)[:k]
+    fits = to_share * largest_uncapped <= rest * (1 + 4 * n * torch.finfo(law.dtype).eps)
+    capped = fits.to(torch.int64).argmax()  # the first m that needs no further capping; m = k - 1 never does
+    scale = to_share.gather(0, capped[None]) / rest.gather(0, capped[None])
+    return (law * scale).clamp_max(1.0)
+
+
+def systematic_sample(
+    inclusion: Float[Tensor, " batch"], k: int, order: Float[Tensor, " batch"], start: Float[Tensor, ""]
+) -> Int[Tensor, " kept"]:
+    """Draw exactly `k` rows, row i with probability ``inclusion[i]``.
+
+    The rows are laid end to end in random order as intervals of length ``inclusion[i]``; a comb of spacing 1 with a
+    random start picks those that its teeth hit. No host sync.
+
+    Args:
+        inclusion: ``[N]`` probabilities that sum to `k`.
+        k: the number of rows.
+        order: ``[N]`` uniform draws whose ranks are the random order.
+        start: a uniform draw in [0, 1).
+
+    Returns:
+        ``[k]`` int64, in no particular order.
+    """
+    permutation = order.argsort()
+    ends = inclusion[permutation].cumsum(0)
+    teeth = torch.floor(ends * (k / ends[-1]) + start)  # the last end is k, whatever the rounding of the sum
+    hits = torch.diff(teeth, prepend=teeth.new_zeros(1))
+    # topk rather than nonzero: its size is known to the host, and a tooth that rounding moved costs no row.
+    return permutation[hits.topk(k).indices]

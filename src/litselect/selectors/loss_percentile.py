@@ -1,0 +1,102 @@
+"""Selective-Backprop's rule: the harder an example is among recent ones, the likelier it is trained.
+
+Jiang et al., 2019, "Accelerating Deep Learning by Focusing on the Biggest Losers", https://arxiv.org/abs/1910.00762
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from litselect.selectors.fixed_size import inclusion_probabilities, systematic_sample
+from litselect.selectors.loss_history import LossHistory
+from litselect.selectors.selection import Selection
+from litselect.selectors.selector import Selector
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+class LossPercentile(Selector):
+    r"""Train an example with probability :math:`P = \mathrm{CDF}_R(\mathrm{loss})^\beta`.
+
+    :math:`\mathrm{CDF}_R` is the distribution of the last R losses, so P knows whether a whole batch is harder than
+    its predecessors. Over a stationary stream the expected kept fraction is :math:`1 / (1 + \beta)`.
+
+    With ``fixed_size=True`` exactly k rows are drawn, row i with probability :math:`\min(1, c P_i)`, c such that they
+    sum to k. What that gives up: a hard batch can't keep more rows than an easy one. With ``fixed_size=False`` every
+    row is drawn independently with P, as in the paper, and any number of rows may be chosen.
+
+    Losses that are equal share the middle of their ranks, so constant losses are all trained with the same
+    probability. A batch counts as part of its own history: on the first one P ranks the batch itself.
+
+    Needs: losses (one forward pass).  State: the last R losses and its random stream.
+    Cost: O((N + R) log R); no host sync with a fixed size.
+
+    Args:
+        keep: expected kept fraction; stands for ``beta = 1 / keep - 1``.
+        beta: selectivity, >= 0, in place of `keep`.
+        history: R, the number of losses that the distribution is taken over; at least the batch itself.
+        fixed_size: draw exactly ``round(keep * N)`` rows rather than each row by itself.
+        seed: see `Selector`.
+        generator: see `Selector`.
+
+    Raises:
+        ValueError: if `keep` and `beta` are both given, or one of the numbers is out of range.
+
+    >>> select = LossPercentile(keep=0.5, seed=0)
+    >>> len(select(losses=torch.rand(8)))
+    4
+    """
+
+    def __init__(
+        self,
+        keep: float | None = None,
+        *,
+        beta: float | None = None,
+        history: int = 1024,
+        fixed_size: bool = True,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if keep is not None and beta is not None:
+            raise ValueError(
+                f"Expected `keep` or `beta`, as each follows from the other (beta = 1 / keep - 1), "
+                f"but got keep={keep!r} and beta={beta!r}. Drop one."
+            )
+        if beta is not None and not 0 <= beta < float("inf"):
+            raise ValueError(f"Expected a finite beta >= 0, but got {beta!r}. beta=1 keeps half of the examples.")
+        if beta is not None:
+            keep = 1 / (1 + beta)
+        super().__init__(0.5 if keep is None else keep, seed=seed, generator=generator)
+        self.beta = 1 / self.keep - 1
+        self.fixed_size = fixed_size
+        self.probabilistic = not fixed_size
+        self.history = history
+        self._losses = LossHistory(history)
+
+    def select(self, k: int, *, losses: Float[Tensor, " batch"]) -> Selection:
+        """K rows whose inclusion follows the law, or a Bernoulli draw of each."""
+        self._losses.append(losses)
+        law = self._losses.percentile(losses) ** self.beta
+        n, device = losses.numel(), losses.device
+        if not self.fixed_size:
+            return Selection((self.uniform(n, device) < law).nonzero().squeeze(1))
+        draws = self.uniform(n + 1, device)
+        return Selection.of(systematic_sample(inclusion_probabilities(law, k), k, draws[1:], draws[0]))
+
+    def reset(self) -> None:
+        """Forget the losses and the random stream."""
+        super().reset()
+        self._losses = LossHistory(self.history)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The random stream and the history."""
+        return {**super().state_dict(), "losses": self._losses.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`."""
+        super().load_state_dict(state)
+        self._losses.load_state_dict(state["losses"])

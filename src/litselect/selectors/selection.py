@@ -1,0 +1,39 @@
+"""What a selector answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The rows to train and, for a weighted selector, the weight of each row's loss.
+
+    Args:
+        indices: ``[k]`` int64, ascending, none twice: positions among the candidates.
+        weights: ``[k]`` float, in the order of `indices`, or ``None`` for a plain mean. They are normalised so that
+            the mean of ``weights * losses[indices]`` estimates the mean loss over all candidates without bias.
+    """
+
+    indices: Int[Tensor, " kept"]
+    weights: Float[Tensor, " kept"] | None = None
+
+    @classmethod
+    def of(cls, rows: Int[Tensor, " kept"], weights: Float[Tensor, " kept"] | None = None) -> Selection:
+        """A selection from rows in any order.
+
+        >>> Selection.of(torch.tensor([3, 1])).indices
+        tensor([1, 3])
+        """
+        if weights is None:
+            return cls(rows.sort().values)
+        rows, order = rows.sort()
+        return cls(rows, weights[order])
+
+    def __len__(self) -> int:
+        return self.indices.numel()

@@ -1,0 +1,197 @@
+"""The interface of every selector."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, Shaped
+    from torch import Tensor
+
+    from litselect.selectors.selection import Selection
+
+
+SCORES: Final = ("losses", "logits", "targets", "ids", "ratings")
+"""The tensors that a selector can be given, one row a candidate."""
+
+
+class Selector(ABC):
+    """Chooses the rows of a batch that are worth a backward pass.
+
+    A subclass writes one method, `select`, whose keyword-only parameters state what it needs:
+
+    >>> from litselect.selectors import Selection
+    >>> class LongestFirst(Selector):
+    ...     def select(self, k, *, losses):
+    ...         return Selection.of(losses.topk(k).indices)
+    >>> LongestFirst(keep=0.5)(losses=torch.tensor([1.0, 4.0, 3.0, 2.0])).indices
+    tensor([1, 2])
+
+    Subclasses are final: to tweak one, wrap it.
+
+    Args:
+        keep: fraction of the candidates that is trained, in (0, 1].
+        seed: seed of the selector's own random stream; ``None`` derives it from ``torch.initial_seed()`` at the
+            first draw and draws nothing from the global stream. Every rank gets a stream of its own.
+        generator: a CPU generator to draw from, in place of `seed`.
+
+    Raises:
+        ValueError: if `keep` is outside (0, 1], or both `seed` and `generator` are given.
+    """
+
+    needs: frozenset[str] = frozenset()
+    """Names of the score tensors that `select` can't do without, read off its signature."""
+
+    probabilistic: bool = False
+    """Whether the number of chosen rows is random: then it may be anything from none to all."""
+
+    _takes: ClassVar[frozenset[str] | None] = frozenset()  # None: everything, as wrappers do
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "select" not in cls.__dict__:
+            return
+        parameters = inspect.signature(cls.select).parameters.values()
+        named = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+        if unknown := sorted(named.keys() - {*SCORES, "candidates", "device"}):
+            raise TypeError(
+                f"{cls.__name__}.select asks for {', '.join(unknown)}, which no one provides. "
+                f"Its keyword-only parameters can be {', '.join(SCORES)}, candidates and device."
+            )
+        cls._takes = None if any(p.kind is p.VAR_KEYWORD for p in parameters) else frozenset(named)
+        if "needs" not in cls.__dict__:
+            cls.needs = frozenset(name for name, p in named.items() if p.default is p.empty and name in SCORES)
+
+    def __init__(self, keep: float = 1.0, *, seed: int | None = None, generator: torch.Generator | None = None) -> None:
+        if not 0 < keep <= 1:
+            raise ValueError(
+                f"`keep` is the fraction of each batch that is trained and must be in (0, 1], but got {keep!r}. "
+                "To train a third of every batch pass keep=1/3."
+            )
+        if seed is not None and generator is not None:
+            raise ValueError("Expected `seed` or `generator`, but got both. Seed the generator yourself, or drop it.")
+        self.keep = keep
+        self.seed = seed
+        self.rank = 0  # set before the first draw by whoever knows it
+        self._given = generator
+        self._generator = generator
+
+    @abstractmethod
+    def select(self, k: int, *args: Any, **scores: Any) -> Selection:
+        """Choose `k` rows (a probabilistic selector: any number).
+
+        A subclass names what it takes as keyword-only parameters: score tensors (see `__call__`), `candidates` (N) and
+        `device`. Those without a default are its `needs`.
+        """
+
+    def __call__(
+        self,
+        *,
+        losses: Float[Tensor, " batch"] | None = None,
+        logits: Float[Tensor, "batch ..."] | None = None,
+        targets: Shaped[Tensor, "batch ..."] | None = None,
+        ids: Int[Tensor, " batch"] | None = None,
+        ratings: Float[Tensor, " batch"] | None = None,
+        candidates: int | None = None,
+        k: int | None = None,
+    ) -> Selection:
+        """Choose among N candidates.
+
+        Args:
+            losses: per-example losses.
+            logits: network outputs before the loss.
+            targets: what the loss compares them with.
+            ids: position of each candidate in the data set, int64.
+            ratings: a rater's scores.
+            candidates: N, for selectors that look at nothing; otherwise read off the tensors.
+            k: how many rows to choose, in place of ``round(keep * N)``.
+
+        Returns:
+            The chosen rows, on the device of the tensors.
+
+        Raises:
+            ValueError: if a needed tensor is missing, the tensors disagree about N, N is 0, `k` is outside [1, N],
+                or (on the CPU, where looking is free) a needed score is not finite.
+        """
+        given = {"losses": losses, "logits": logits, "targets": targets, "ids": ids, "ratings": ratings}
+        given = {name: tensor for name, tensor in given.items() if tensor is not None}
+        n = self._validate(given, candidates)
+        if k is None:
+            k = self.count(n)
+        elif not 1 <= k <= n:
+            raise ValueError(f"Expected 1 <= k <= N, but got k={k} for N={n} candidates.")
+        device = next((tensor.device for tensor in given.values()), torch.device("cpu"))
+        context = {**given, "candidates": n, "device": device}
+        takes = context.keys() if self._takes is None else self._takes & context.keys()
+        return self.select(k, **{name: context[name] for name in takes})
+
+    def count(self, n: int) -> int:
+        """How many of `n` candidates are trained: at least one."""
+        return max(1, round(self.keep * n))
+
+    def _validate(self, given: dict[str, Tensor], candidates: int | None) -> int:
+        if missing := sorted(self.needs - given.keys()):
+            raise ValueError(
+                f"{type(self).__name__} needs {', '.join(sorted(self.needs))}, but {', '.join(missing)} was not given. "
+                f"Call it with {', '.join(f'{name}=...' for name in sorted(self.needs))}."
+            )
+        sizes = {name: tensor.shape[0] for name, tensor in given.items()}
+        if candidates is not None:
+            sizes["candidates"] = candidates
+        if len(set(sizes.values())) != 1:
+            raise ValueError(
+                f"All scores of a batch must have one row per candidate, but got {sizes or 'no tensor at all'}. "
+                "Pass tensors of one length, or candidates=N to a selector that looks at nothing."
+            )
+        n = next(iter(sizes.values()))
+        if n == 0:
+            raise ValueError("Expected at least one candidate, but got an empty batch.")
+        for name in ("losses", "ratings"):
+            # Only on the CPU: elsewhere the look would stop the host until the device has caught up.
+            if name in self.needs and given[name].device.type == "cpu" and not given[name].isfinite().all():
+                bad = int((~given[name].isfinite()).sum())
+                raise ValueError(
+                    f"{type(self).__name__} can't rank {name} that are not finite, but {bad} of {n} rows are NaN or "
+                    "inf. Find the broken rows, or leave them out of the candidates."
+                )
+        return n
+
+    # ------------------------------------------------------------------ own randomness, own state
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The selector's own random stream, on the CPU so that every device draws the same."""
+        if self._generator is None:
+            seed = torch.initial_seed() if self.seed is None else self.seed
+            words = np.random.SeedSequence([seed % 2**63, self.rank]).generate_state(1, np.uint64)
+            self._generator = torch.Generator().manual_seed(int(words[0] >> 1))
+        return self._generator
+
+    def uniform(self, n: int, device: torch.device) -> Float[Tensor, " n"]:
+        """`n` float64 draws from [0, 1) (float32 where the device has no float64)."""
+        draws = torch.rand(n, generator=self.generator, dtype=torch.float64)
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        return draws.to(device, dtype, non_blocking=True)
+
+    def reset(self) -> None:
+        """Forget what was seen: the next call is a first call. A generator that was given goes on where it is."""
+        self._generator = self._given
+
+    def state_dict(self) -> dict[str, Any]:
+        """All state, as tensors and numbers that load with ``weights_only=True``."""
+        return {} if self._generator is None else {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`."""
+        if "generator" in state:
+            self.generator.set_state(state["generator"].cpu())
+
+    def __repr__(self) -> str:
+        names = inspect.signature(type(self)).parameters
+        shown = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items() if v is not None)})"
