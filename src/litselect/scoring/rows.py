@@ -28,16 +28,17 @@ def count_rows(batch: Any) -> int:
     Raises:
         ValueError: if `batch` has no column, or columns of unequal length.
     """
-    sizes = list(dict.fromkeys(_sizes(batch)))
-    for n in sizes:
-        if _fits(batch, n):
-            return n
+    sizes = list(dict.fromkeys(_tensor_sizes([batch])))
     if not sizes:
         raise ValueError(
             "Selection takes rows out of a batch, so a batch must hold tensors with one row per example, but a batch "
             f"of type {type(batch).__name__} was received in which none was found. Let the collate function return "
             "tensors in dicts, lists, tuples, named tuples or dataclasses."
         )
+    # Tensors are trusted first; a list of images of unequal size tells N by its length.
+    for n in (*sizes, *_list_lengths(batch)):
+        if _fits(batch, n):
+            return n
     raise ValueError(
         "All tensors and lists of a batch must have one entry per example, but entries of "
         f"{', '.join(map(str, sizes))} rows were received: {_describe(batch)}. Pass what belongs to the whole batch "
@@ -81,7 +82,7 @@ def join(columns: list[Column]) -> Column:
         return torch.cat(columns)
     if isinstance(first, np.ndarray):
         return cast("Column", np.concatenate(columns))
-    kind: Any = type(cast("Any", first))
+    kind = cast("Callable[..., Any]", type(first))
     return kind(value for piece in columns for value in piece)
 
 
@@ -118,7 +119,7 @@ def map_columns(
     if _is_column(node, n):
         return function(node)
     constant(node)
-    return node
+    return cast("Any", node)
 
 
 # ---------------------------------------------------------------------- structure
@@ -136,7 +137,7 @@ def _children(node: Any) -> dict[Any, Any] | None:
 
 
 def _rebuild(node: Any, children: dict[Any, Any]) -> Any:
-    kind: Any = type(cast("Any", node))
+    kind = cast("Callable[..., Any]", type(node))
     if isinstance(node, tuple):
         return kind(*children.values()) if hasattr(kind, "_fields") else kind(children.values())
     if isinstance(node, list):
@@ -179,32 +180,26 @@ def _fits(node: Any, n: int) -> bool:
 def _fits_children(node: Any, n: int) -> bool:
     """Whether a list or tuple is a container of columns rather than itself a column of `n` values."""
     children = cast("list[Any]", node)
-    if not any(True for _ in _sizes_below(children)) and len(children) == n:
+    if not any(True for _ in _tensor_sizes(children)) and len(children) == n:
         return False  # N strings or numbers: one a row
     return all(_fits(child, n) for child in children)
 
 
-def _sizes(node: Any) -> Iterator[int]:
-    """Candidates for N in the order of trust: tensors by their first dimension, then lists by their length."""
-    yield from _sizes_below([node])
-    yield from _lengths(node)
-
-
-def _sizes_below(nodes: list[Any]) -> Iterator[int]:
+def _tensor_sizes(nodes: list[Any]) -> Iterator[int]:
     for node in nodes:
         children = _children(node)
         if children is not None:
-            yield from _sizes_below(list(children.values()))
+            yield from _tensor_sizes(list(children.values()))
         elif not _is_whole(node):
             yield int(node.shape[0])
 
 
-def _lengths(node: Any) -> Iterator[int]:
+def _list_lengths(node: Any) -> Iterator[int]:
     children = _children(node)
     for child in () if children is None else children.values():
         if isinstance(child, (list, tuple)):
             yield len(cast("list[Any]", child))
-        yield from _lengths(child)
+        yield from _list_lengths(child)
 
 
 def _describe(node: Any) -> str:
