@@ -1,0 +1,9 @@
+"""What an experiment adds to the Trainer: counting, a budget, a schedule in its unit, and a learning curve."""
+
+from experiments.callbacks.budget import Budget
+from experiments.callbacks.learning_curve import LearningCurve
+from experiments.callbacks.learning_rate import LearningRate
+from experiments.callbacks.meter import Meter
+from experiments.callbacks.tally import Tally
+
+__all__ = ["Budget", "LearningCurve", "LearningRate", "Meter", "Tally"]

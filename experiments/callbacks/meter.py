@@ -1,0 +1,77 @@
+"""Counts rows and seconds, with or without a selection callback."""
+
+from time import perf_counter
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from experiments.callbacks.tally import Tally
+
+
+class Meter(Callback):
+    """Keeps the tally and the clock of training; evaluation stops the clock.
+
+    Stands behind the selection callback in the Trainer's list, so that a batch is counted when its hooks run.
+
+    Args:
+        selection: the selection callback, whose `counters` are read, or None for plain training, in which every
+            candidate is trained and none is scored.
+    """
+
+    def __init__(self, selection: Callback | None) -> None:
+        self.selection = selection
+        self._rows = 0
+        self._steps = 0
+        self._spent = 0.0
+        self._started: float | None = None
+
+    @property
+    def tally(self) -> Tally:
+        """What has been done so far."""
+        if self.selection is None:
+            return Tally(seen=self._rows, trained=self._rows, steps=self._steps)
+        counters: Any = getattr(self.selection, "counters")  # noqa: B009 - the type Callback does not promise it
+        return Tally(counters.seen, counters.scored, counters.trained, counters.steps)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of training: loading, augmentation, scoring, selection and steps, but no evaluation."""
+        return self._spent + (0.0 if self._started is None else perf_counter() - self._started)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Counts the batch."""
+        self._rows += len(batch["label"])
+        self._steps = trainer.global_step
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the clock."""
+        self._stop()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts it again."""
+        self._start()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the clock for good."""
+        self._stop()
+
+    def _start(self) -> None:
+        _wait_for_device()
+        self._started = perf_counter()
+
+    def _stop(self) -> None:
+        _wait_for_device()
+        self._spent, self._started = self.seconds, None
+
+
+def _wait_for_device() -> None:
+    """Lets queued work finish, which would otherwise be charged to whatever follows."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

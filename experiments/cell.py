@@ -1,0 +1,97 @@
+"""The unit of a comparison: one training run, found again on disk when it is done."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.files import write_text
+from experiments.run import SUMMARY, Request
+
+CODE = "code.sha256"
+APART_FROM_RESULT = ("out", "progress")  # keys that do not change what is computed
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm at one budget with one seed.
+
+    Attributes:
+        arm: an option of the config group `selection`.
+        unit: what the budget counts, see `experiments.callbacks.Budget`.
+        epochs: the budget, as epochs of training on everything.
+        seed: of the run.
+    """
+
+    arm: str
+    unit: str
+    epochs: int
+    seed: int
+
+    def overrides(self, common: list[str]) -> list[str]:
+        """The command line of this cell, after what all cells have in `common`."""
+        own = [f"selection={self.arm}", f"seed={self.seed}", f"trainer.max_epochs={self.epochs}"]
+        return [*common, *own, *([] if self.unit == "candidates" else [f"unit={self.unit}"])]
+
+    def request(self, common: list[str], folder: Path) -> Request:
+        """The run of this cell, in a folder of its own whose name changes with the config.
+
+        Args:
+            common: overrides that all cells share.
+            folder: where cells lie.
+        """
+        overrides = self.overrides(common)
+        composed = compose("train", [*overrides, "out=???"], return_hydra_config=True)
+        choices = {str(group): str(option) for group, option in composed.hydra.runtime.choices.items()}
+        config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        config.out = str(folder / f"{self.arm}-{self.epochs}-{self.unit}-seed{self.seed}-{_digest(config)}")
+        return Request(config, choices, overrides, Path(config.out))
+
+
+def finished(request: Request, code: str | None) -> dict[str, Any] | None:
+    """The summary of a cell that ran to its end, or None.
+
+    Args:
+        request: the run of the cell.
+        code: the digest that its code must have had, or None if any will do.
+    """
+    if code is not None and (not (request.out / CODE).exists() or (request.out / CODE).read_text() != code):
+        return None
+    summary = request.out / SUMMARY
+    return json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else None
+
+
+def clear(request: Request) -> None:
+    """Makes the folder of a run that is about to start, without any sign of an earlier end."""
+    request.out.mkdir(parents=True, exist_ok=True)
+    for name in (SUMMARY, CODE):
+        (request.out / name).unlink(missing_ok=True)
+
+
+def seal(request: Request, code: str) -> None:
+    """Notes with which code a run came to its end."""
+    write_text(request.out / CODE, code)
+
+
+def code_digest() -> str:
+    """A digest of the sources that decide a result: the package, and the experiments but for their reports."""
+    import litselect
+
+    own = Path(__file__).parent
+    files = [*Path(str(litselect.__file__)).parent.rglob("*.py")]
+    files += [file for file in own.rglob("*.py") if file.relative_to(own).parts[0] not in ("report", "compare.py")]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _digest(config: DictConfig) -> str:
+    result = OmegaConf.masked_copy(config, [str(key) for key in config if key not in APART_FROM_RESULT])
+    OmegaConf.update(result, "out", "", force_add=True)  # the logger's folder refers to it
+    plain = OmegaConf.to_container(result, resolve=True)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,0 +1,79 @@
+"""The command line: Hydra, with one line instead of a traceback where the user can put things right."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.errors import UsageError
+
+INTERRUPTED = 130  # what shells expect after Ctrl-C
+REFUSED = 2
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC}
+
+
+def command(config_name: str, job: Callable[[DictConfig], None]) -> None:
+    """Runs `job` as a Hydra application with the config `conf/<config_name>.yaml`.
+
+    Exits with status 2 and a message for bad input, with 130 after Ctrl-C. Other errors keep their traceback, and so
+    does everything if HYDRA_FULL_ERROR is set.
+    """
+    # from 1.4 on Hydra deprecates the argument that 1.3 asks for
+    version = {} if tuple(map(int, hydra.__version__.split(".")[:2])) >= (1, 4) else {"version_base": None}
+    application = hydra.main(config_path=str(Path(__file__).parent / "conf"), config_name=config_name, **version)
+    if os.environ.get("HYDRA_FULL_ERROR"):
+        application(job)()
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra must not print what `explain` puts better
+    try:
+        application(job)()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(REFUSED)
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+
+
+def explain(error: BaseException) -> str | None:
+    """What the user has to put right, or None if the error is a fault of the program."""
+    if isinstance(error, UsageError):
+        return str(error)
+    if isinstance(error, InstantiationException):
+        cause = error.__cause__
+        if isinstance(cause, UsageError):
+            return str(cause)
+        return str(error) if cause is None or isinstance(cause, ValueError | TypeError | ImportError) else None
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+        return f"{error}{cause}"
+    if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is not None:
+        return (
+            f"the output folder must be writable, received {error.filename}: {error.strerror}; "
+            f"set hydra.run.dir=... (with -m: hydra.sweep.dir=...) to a folder of yours"
+        )
+    return None
+
+
+def require_complete(config: DictConfig) -> None:
+    """Refuses a config that still lacks a value.
+
+    Raises:
+        UsageError: naming the keys.
+    """
+    missing = OmegaConf.missing_keys(config)
+    if missing:
+        keys = ", ".join(sorted(missing))
+        example = " ".join(f"{key}=..." for key in sorted(missing))
+        raise UsageError(f"every setting needs a value, received none for {keys}; add {example}")

@@ -1,0 +1,65 @@
+"""Compare ways to select: `python -m experiments.compare data=digits selections=[uniform,selective_backprop] seeds=3`.
+
+Trains every arm at every budget with every seed and writes `results.csv`, `report.md`, `report.html` and plots into
+`runs/compare/<data>-<model>`. Finished cells are kept; Ctrl-C reports what is done.
+"""
+
+import logging
+import shlex
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from experiments.arms import plan, to_run
+from experiments.build import build
+from experiments.cli import command, require_complete
+from experiments.errors import UsageError
+from experiments.report import write_report
+from experiments.runner import Runner
+
+OWN_KEYS = ("selections", "seeds", "budget", "units", "reuse")
+PER_CELL = ("selection", "seed", "unit", "out")
+
+
+def main(config: DictConfig) -> None:
+    """Plans the cells, runs those that are not done, and reports what is done, whatever ends it."""
+    require_complete(config)
+    logging.getLogger("experiments").setLevel(logging.WARNING)  # the bars say what each epoch's line would
+    hydra = HydraConfig.get()
+    overrides, out = list(hydra.overrides.task), Path(hydra.runtime.output_dir)
+    if config.reuse not in ("code", "config"):
+        raise UsageError(f"reuse must be code or config, received {config.reuse}; set reuse=code")
+    common, cells = _common(overrides), plan(config)
+    requests = {cell: to_run(cell).request(common, out / "cells") for cell in cells}
+    for request in requests.values():
+        build(request.config, "selection")  # a bad setting must not wait for its turn
+    console = Console(highlight=False)
+    runner = Runner(requests, config.reuse == "config", console)
+    try:
+        runner.run()
+    finally:
+        if outcomes := runner.outcomes():
+            line = shlex.join(["python", "-m", "experiments.compare", *overrides])
+            write_report(outcomes, planned=len(cells), folder=out, command=line, console=console)
+
+
+def _common(overrides: list[str]) -> list[str]:
+    """The overrides that go on to every cell.
+
+    Raises:
+        UsageError: one that the cells decide themselves.
+    """
+    keys = {override: override.lstrip("+~").partition("=")[0] for override in overrides}
+    for override, key in keys.items():
+        if key in PER_CELL:
+            raise UsageError(
+                f"compare sets {key} for each of its runs, received {override}; use selections=[...], seeds=... and "
+                f"units=[...]"
+            )
+    return [override for override, key in keys.items() if key not in OWN_KEYS]
+
+
+if __name__ == "__main__":
+    command("compare", main)

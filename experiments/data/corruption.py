@@ -1,0 +1,56 @@
+"""Training sets spoilt on purpose: wrong labels, repeated examples, and a split that stays clean."""
+
+import torch
+
+from experiments.data.images import Images
+from experiments.errors import UsageError
+
+
+def split(images: Images, fraction: float, generator: torch.Generator) -> tuple[Images, Images]:
+    """Draws `round(fraction * N)` rows without replacement.
+
+    Returns:
+        The rest, in the original order, and the rows drawn.
+    """
+    order = torch.randperm(len(images), generator=generator)
+    drawn = round(fraction * len(images))
+    return images.rows(order[drawn:].sort().values), images.rows(order[:drawn].sort().values)
+
+
+def flip_labels(images: Images, fraction: float, generator: torch.Generator) -> Images:
+    """Gives exactly `round(fraction * N)` rows a wrong label, uniform over the other classes.
+
+    Raises:
+        UsageError: there is no other class.
+    """
+    wrong = round(fraction * len(images))
+    if not wrong:
+        return images
+    if images.classes < 2:
+        raise UsageError(
+            f"data.label_noise needs at least 2 classes, received {images.classes}; set data.label_noise=0"
+        )
+    rows = torch.randperm(len(images), generator=generator)[:wrong]
+    shift = torch.randint(1, images.classes, (wrong,), generator=generator)
+    labels = images.labels.clone()
+    labels[rows] = (labels[rows] + shift) % images.classes
+    return images.with_labels(labels)
+
+
+def keep_for_duplication(images: Images, copies: int, generator: torch.Generator) -> Images:
+    """Draws the `ceil(N / copies)` distinct examples that are to stand for the whole set.
+
+    Raises:
+        UsageError: more copies than examples.
+    """
+    if copies > len(images):
+        raise UsageError(
+            f"data.duplicates must not exceed the {len(images)} training examples, received {copies}; lower it"
+        )
+    distinct = -(-len(images) // copies)
+    return images.rows(torch.randperm(len(images), generator=generator)[:distinct].sort().values)
+
+
+def duplicate(images: Images, copies: int, size: int) -> Images:
+    """Repeats every row `copies` times, cut to `size` rows so that an epoch costs what it did."""
+    return images.rows(torch.arange(len(images)).repeat(copies)[:size])

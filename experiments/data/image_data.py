@@ -1,0 +1,111 @@
+"""The DataModule: images in memory, augmented on the device, batch by batch."""
+
+from typing import Any, cast
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from experiments.data.augment import crop_and_flip, cutout
+from experiments.data.corruption import duplicate, flip_labels, keep_for_duplication, split
+from experiments.data.images import Images
+from experiments.data.rows import Batch, Rows, unchanged
+from experiments.data.source import Source
+from experiments.data.statistics import channel_statistics
+
+EVALUATION_BATCH = 500  # rows; evaluation keeps no graph, so it affords more than training
+
+
+class ImageData(LightningDataModule):
+    """Serves a `Source` as normalised, augmented batches.
+
+    Order and augmentation are drawn from generators of their own, seeded by `seed` alone: two arms of a comparison
+    see the same batches however much randomness their models and selectors use. Their states are in the checkpoint,
+    so a run resumed between epochs goes on as it would have.
+
+    Args:
+        source: what to read, and how to treat it.
+        seed: decides order and augmentation.
+        parts: the clean training set and the test set, where they are at hand already; else `source` reads them.
+
+    Attributes:
+        train: the training set after its corruption.
+        curve: the set that learning curves are measured on: the validation split, or the test set if there is none.
+        test: the test set.
+    """
+
+    def __init__(self, source: Source, seed: int, parts: tuple[Images, Images] | None = None) -> None:
+        super().__init__()
+        self.source = source
+        clean, self.test = parts or source.read()
+        draw = torch.Generator().manual_seed(source.corruption_seed)
+        whole, held_out = split(clean, source.val_fraction, draw)
+        distinct = whole if source.duplicates == 1 else keep_for_duplication(whole, source.duplicates, draw)
+        self.train = duplicate(flip_labels(distinct, source.label_noise, draw), source.duplicates, size=len(whole))
+        self.curve = held_out if len(held_out) else self.test
+        self.mean, self.std = channel_statistics(self.train.pixels)
+        self.order = torch.Generator().manual_seed(seed)
+        self.augmentation_seed = seed + 2**32  # another stream than the order's
+        self.augmentation: torch.Generator | None = None
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled batches of candidates."""
+        return self._loader(self.train, shuffle=True, drop_last=self.source.drop_last, generator=self.order)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The set of the learning curve."""
+        return self._loader(self.curve)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """The test set."""
+        return self._loader(self.test)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augments (in training only) and normalises: `image` becomes `[N, C, H, W]` float32."""
+        source, image = self.source, batch["image"]
+        training = cast(Any, self.trainer).training
+        draw = self._augmentation_on(image.device)
+        if training and (source.crop or source.flip):
+            image = crop_and_flip(image, source.crop, source.flip, draw)
+        image = (image / 255 - self.mean.to(image.device)) / self.std.to(image.device)
+        if training and source.cutout:
+            image = cutout(image, source.cutout, draw)
+        return {**batch, "image": image}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The states of the generators."""
+        states = {"order": self.order.get_state()}
+        return states if self.augmentation is None else {**states, "augmentation": self.augmentation.get_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
+        """Restores what `state_dict` gave."""
+        self.order.set_state(state_dict["order"])
+        if "augmentation" in state_dict:
+            device = cast(Any, self.trainer).strategy.root_device
+            self._augmentation_on(device).set_state(state_dict["augmentation"])
+
+    def _augmentation_on(self, device: torch.device) -> torch.Generator:
+        """The generator of augmentation, made where the images are: which device that is shows only in training."""
+        if self.augmentation is None:
+            self.augmentation = torch.Generator(device).manual_seed(self.augmentation_seed)
+        return self.augmentation
+
+    def _loader(
+        self,
+        images: Images,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> DataLoader[Batch]:
+        if self.source.on_device and self.trainer is not None:
+            device = self.trainer.strategy.root_device
+            images = Images(images.pixels.to(device), images.labels.to(device), images.classes)
+        return DataLoader(
+            Rows(images),
+            batch_size=self.source.batch_size if shuffle else max(self.source.batch_size, EVALUATION_BATCH),
+            shuffle=shuffle,
+            drop_last=drop_last,
+            generator=generator,
+            collate_fn=unchanged,
+        )

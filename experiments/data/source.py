@@ -1,0 +1,67 @@
+"""What every data set has in common: how it is batched, augmented, and corrupted on purpose."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.data.images import Images
+from experiments.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(ABC):
+    """A data set and its treatment.
+
+    Values come from `conf/data` and `conf/shared/images.yaml`, so there are no defaults here.
+
+    Attributes:
+        batch_size: candidates in a batch.
+        drop_last: whether an incomplete last batch is left out.
+        label_noise: fraction of the training labels, 0 to 1, replaced by another class drawn uniformly. Exactly
+            `round(label_noise * N)` labels are wrong afterwards. Validation and test labels stay clean.
+        duplicates: copies of every training example. The size of the set is kept: N / duplicates distinct examples
+            are drawn and repeated, each with its label, right or wrong.
+        corruption_seed: decides which labels are wrong, which examples are kept for duplication, and the validation
+            split. It is apart from the run's seed, so that seeds differ in training alone.
+        val_fraction: fraction of the training set, 0 up to but not including 1, that learning curves are measured on
+            instead of the test set. It is set aside before any corruption.
+        crop: pixels of zero padding before a random crop to the original size; 0 crops nothing.
+        flip: whether images are mirrored at random.
+        cutout: side in pixels of a square set to the mean at a random place; 0 cuts nothing.
+        on_device: whether the images are kept on the training device.
+    """
+
+    batch_size: int
+    drop_last: bool
+    label_noise: float
+    duplicates: int
+    corruption_seed: int
+    val_fraction: float
+    crop: int
+    flip: bool
+    cutout: int
+    on_device: bool
+
+    def __post_init__(self) -> None:
+        _require("batch_size", self.batch_size, int, lambda value: value >= 1, "an integer of at least 1")
+        _require("label_noise", self.label_noise, float, lambda value: 0 <= value <= 1, "a number between 0 and 1")
+        _require("duplicates", self.duplicates, int, lambda value: value >= 1, "an integer of at least 1")
+        _require("val_fraction", self.val_fraction, float, lambda value: 0 <= value < 1, "at least 0 and below 1")
+        _require("crop", self.crop, int, lambda value: value >= 0, "an integer of at least 0")
+        _require("cutout", self.cutout, int, lambda value: value >= 0, "an integer of at least 0")
+
+    @abstractmethod
+    def read(self) -> tuple[Images, Images]:
+        """The clean training set and the test set.
+
+        Raises:
+            UsageError: the files are missing, unreadable or malformed.
+        """
+
+
+def _require(name: str, received: Any, kind: type, holds: Callable[[Any], bool], invariant: str) -> None:
+    """Raises a `UsageError` that says `invariant` unless `received` is a number of that kind for which it holds."""
+    kinds = (int, float) if kind is float else kind
+    if isinstance(received, bool) or not isinstance(received, kinds) or not holds(received):
+        raise UsageError(f"data.{name} must be {invariant}, received {received!r}; set data.{name}=...")

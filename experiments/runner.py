@@ -1,0 +1,91 @@
+"""Runs the cells of a comparison that are not done yet."""
+
+from typing import Any
+
+from pytorch_lightning import Callback
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from experiments.build import build
+from experiments.cell import Cell, clear, code_digest, finished, seal
+from experiments.data import Images, Source
+from experiments.report import Outcome
+from experiments.run import Request, run
+from experiments.watcher import Watcher
+
+
+class Runner:
+    """Keeps finished cells, runs the others one after the other, and knows at any time what is done.
+
+    Args:
+        requests: the run that serves each cell; cells may share one.
+        any_code: whether cells are kept that finished with other code.
+        console: where progress goes.
+    """
+
+    def __init__(self, requests: dict[Cell, Request], any_code: bool, console: Console) -> None:
+        self.requests = requests
+        self.code = code_digest()
+        self.console = console
+        needed = None if any_code else self.code
+        self._runs = {request.out: (cell, request) for cell, request in reversed(requests.items())}
+        self._done = {
+            out: summary
+            for out, (_, request) in self._runs.items()
+            if (summary := finished(request, needed)) is not None
+        }
+        self._parts: tuple[Images, Images] | None = None
+
+    def outcomes(self) -> list[Outcome]:
+        """What is done, in the order of the plan."""
+        return [
+            Outcome(cell.arm, cell.unit, cell.epochs, cell.seed, request.out, self._done[request.out])
+            for cell, request in self.requests.items()
+            if request.out in self._done
+        ]
+
+    def run(self) -> None:
+        """Runs what is not done, in the order of the plan.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C; cells finished before stay done.
+        """
+        if self._done:
+            self.console.print(f"{len(self._done)} of {len(self._runs)} runs are finished already and kept.")
+        with _bars(self.console) as bars:
+            overall = bars.add_task("all runs", total=len(self._runs), completed=len(self._done), count="")
+            for request in self.requests.values():
+                if request.out not in self._done:
+                    self._done[request.out] = self._run_one(request, bars)
+                done, total = len(self._done), len(self._runs)
+                bars.update(overall, completed=done, count=f"{done}/{total}")
+
+    def _run_one(self, request: Request, bars: Progress) -> dict[str, Any]:
+        """One run, with a bar of its own while it lasts and a line when it is done."""
+        cell, _ = self._runs[request.out]
+        if self._parts is None:
+            source: Source = build(request.config, "data")
+            self._parts = source.read()
+        clear(request)
+        name = f"seed {cell.seed}: {cell.arm}, {cell.epochs} epochs of {cell.unit}"
+        bar = bars.add_task(name, total=1.0, count="")
+        watchers: tuple[Callback, ...] = (Watcher(bars, bar),)
+        try:
+            summary = run(request, self._parts, watchers)
+        finally:
+            bars.remove_task(bar)
+        seal(request, self.code)
+        self.console.print(f"{name}: accuracy {summary['test_accuracy']:.4f}, {summary['seconds']:.1f} s")
+        return summary
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[count]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

@@ -1,0 +1,11 @@
+"""Linear decay."""
+
+from experiments.schedules.schedule import Schedule
+
+
+class Linear(Schedule):
+    """Falls from 1 to 0 in a straight line."""
+
+    def after_warmup(self, progress: float) -> float:
+        """1 - progress."""
+        return 1 - progress

@@ -1,0 +1,37 @@
+"""Train once: `python -m experiments.train data=digits selection=selective_backprop seed=0`.
+
+With `-m`, Hydra sweeps: `python -m experiments.train -m selection=uniform,selective_backprop seed=0,1,2`.
+Every run writes `summary.json` and `curve.csv` into its Hydra run directory.
+"""
+
+import sys
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import RichProgressBar
+from rich.console import Console
+
+from experiments.cli import command, require_complete
+from experiments.run import SUMMARY, Request, run
+
+
+def main(config: DictConfig) -> None:
+    """Runs what the command line says, and prints the result in three lines."""
+    require_complete(config)
+    hydra = HydraConfig.get()
+    request = Request(config, dict(hydra.runtime.choices), list(hydra.overrides.task), Path(config.out))
+    watchers = (RichProgressBar(),) if config.progress and sys.stdout.isatty() else ()
+    summary = run(request, watchers=watchers)
+    Console(soft_wrap=True, highlight=False).print(
+        f"{summary['data']}, {summary['model']}, {summary['selection']}, seed {summary['seed']}: "
+        f"test accuracy [bold]{summary['test_accuracy']:.4f}[/], loss {summary['test_loss']:.4f}\n"
+        f"{summary['candidates_seen']} candidates seen, {summary['examples_scored']} scored, "
+        f"{summary['examples_trained']} trained in {summary['optimizer_steps']} steps, "
+        f"{summary['flops']:.3g} FLOPs, {summary['seconds']:.1f} s\n"
+        f"{request.out / SUMMARY}"
+    )
+
+
+if __name__ == "__main__":
+    command("train", main)
