@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
+
+import torch
 
 from litselect.callbacks.active_phase import ActivePhase
 from litselect.callbacks.callback_base import CallbackBase
@@ -10,6 +13,7 @@ from litselect.callbacks.counters import Counters
 from litselect.callbacks.nonfinite import POLICIES, Policy
 from litselect.callbacks.refill_queue import RefillQueue
 from litselect.callbacks.requirements import check_fit, declared_batch_size, warn_of_long_schedule
+from litselect.callbacks.run_state import gather_ranks, own_state, pick_state, resume_streams
 from litselect.callbacks.selection_log import log_batch, log_epoch
 from litselect.callbacks.selection_session import SelectionSession
 from litselect.scoring import ScoringPass
@@ -51,6 +55,9 @@ class ExampleSelection(CallbackBase):
         warmup_steps: the same in incoming batches.
         start: selection is on from here: a ``float`` is a fraction of training, an ``int`` a number of epochs.
         end: and until here.
+        across_ranks: choose from the candidates of all ranks together, as one process would from the concatenated
+            batch: one history, one draw. Ranks then train unequal numbers of rows and their losses are scaled so that
+            the gradient is the mean over all of them. Costs two collectives a batch.
         nonfinite: what to do with NaN or inf scores: ``"raise"``, ``"drop"`` (never train such rows) or ``"train"``
             (always). The latter two make the host wait for the device once a batch.
         prog_bar: show the kept fraction in the progress bar.
@@ -77,6 +84,7 @@ class ExampleSelection(CallbackBase):
         warmup_steps: int = 0,
         start: float = 0.0,
         end: float = 1.0,
+        across_ranks: bool = False,
         nonfinite: Policy = "raise",
         prog_bar: bool = False,
     ) -> None:
@@ -92,11 +100,15 @@ class ExampleSelection(CallbackBase):
         self.loss_fn = loss_fn
         self.refill = refill
         self.phase = ActivePhase(warmup, warmup_steps, start, end)
+        self.across_ranks = across_ranks
         self.nonfinite: Policy = nonfinite
         self.prog_bar = prog_bar
         self.counters = Counters()
         self.queue = RefillQueue()
         self.training_batch_size = 0
+        self.skipped = False  # whether the newest batch made no step
+        self._rank, self._world_size, self._resumed = 0, 1, False
+        self._streams: dict[str, Any] | None = None  # of a checkpoint, until training starts
         self._session: SelectionSession | None = None
 
     # ------------------------------------------------------------------ hooks, in the order of their calls
@@ -105,6 +117,7 @@ class ExampleSelection(CallbackBase):
         """Check what can be checked before the data is loaded."""
         if stage == "fit":
             check_fit(self, trainer, pl_module)
+            self._rank, self._world_size, self._resumed = trainer.global_rank, trainer.world_size, False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make sure that selection ends with the fit loop, whichever way that is left."""
@@ -126,8 +139,17 @@ class ExampleSelection(CallbackBase):
         if self.refill:
             self.training_batch_size = declared_batch_size(trainer)
             warn_of_long_schedule(trainer, self.selector.keep)
-        self.selector.rank = trainer.global_rank
+        self._place_selector(trainer)
+        if trainer.ckpt_path is not None and not self._resumed:
+            warnings.warn(
+                f"The checkpoint {trainer.ckpt_path} was made without {type(self).__name__}: weights and optimizer go "
+                "on from it, selection starts afresh.",
+                stacklevel=2,
+            )
         self._session = SelectionSession(self, trainer, pl_module)
+        if self._streams is not None:
+            resume_streams(self._streams, trainer, pl_module.device)
+            self._streams = None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """No step is made from scores that were NaN."""
@@ -154,18 +176,30 @@ class ExampleSelection(CallbackBase):
     # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters, the selector's state, and the rows that wait."""
-        return {
-            "counters": self.counters.state_dict(),
-            "selector": self.selector.state_dict(),
-            "queue": self.queue.state_dict(),
-        }
+        """Counters, the selector's state, rows that wait and random streams, of every rank.
+
+        Tensors, numbers and strings: loads with ``weights_only=True``.
+        """
+        device = None if self._session is None else self._session.module.device
+        return {"selector": type(self.selector).__name__, "ranks": gather_ranks(own_state(self, device))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
-        self.counters.load_state_dict(state_dict["counters"])
-        self.selector.load_state_dict(state_dict["selector"])
-        self.queue.load_state_dict(state_dict["queue"])
+        """Continue from a checkpoint. Of one that another selector or number of processes made, what fits is used."""
+        state = pick_state(state_dict, self, self._rank, self._world_size)
+        self.counters.load_state_dict(state["counters"])
+        self.queue.load_state_dict(state["queue"])
+        self.skipped = state["skipped"]
+        if state["selector"] is not None:
+            self.selector.load_state_dict(state["selector"])
+        self._streams = state["streams"]
+        self._resumed = True
+
+    def _place_selector(self, trainer: Trainer) -> None:
+        """Give each rank a random stream of its own, or all of them a common one."""
+        if not self.across_ranks:
+            self.selector.rank = self._rank
+        elif trainer.world_size > 1:
+            self.selector.default_seed = trainer.strategy.broadcast(torch.initial_seed())
 
     def _close(self) -> None:
         if self._session is not None:

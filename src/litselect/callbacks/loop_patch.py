@@ -27,11 +27,12 @@ class LoopPatch:
         choose: see `Choose`. Where it answers False the batch is a true skip: no step, no closure, no scheduler, no
             row in the logs.
         train: see `Train`.
+        skipped: whether the batch before the first one was skipped: a resumed loop asks before any batch has come.
     """
 
-    def __init__(self, trainer: Trainer, choose: Choose, train: Train) -> None:
+    def __init__(self, trainer: Trainer, choose: Choose, train: Train, *, skipped: bool = False) -> None:
         self._patched: list[tuple[Any, str, Any]] = []
-        self._steps = True
+        self._steps = not skipped
         strategy: Any = trainer.strategy
         epoch_loop: Any = trainer.fit_loop.epoch_loop
         batch_start, training_step = strategy.on_train_batch_start, strategy.training_step

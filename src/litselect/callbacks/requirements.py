@@ -33,6 +33,11 @@ def check_fit(callback: ExampleSelection, trainer: Trainer, module: LightningMod
             f"accumulate_grad_batches={trainer.accumulate_grad_batches}. Either remove `accumulate_grad_batches` from "
             f"the Trainer and enlarge the DataLoader's batch size, or use {name}(refill=False)."
         )
+    if callback.across_ranks and trainer.world_size > 1 and not module.automatic_optimization:
+        raise ValueError(
+            f"{name}(across_ranks=True) scales the loss of each rank by its share of the chosen rows, which it can't "
+            f"do where {type(module).__name__} optimizes manually. Use automatic optimization or across_ranks=False."
+        )
     if unknown := sorted(callback.selector.needs - {"losses"}):
         raise ValueError(
             f"{callback.selector!r} needs {', '.join(unknown)}, but {name} provides losses. "

@@ -16,6 +16,7 @@ from litselect.callbacks.finite_guard import FiniteGuard
 from litselect.callbacks.loop_patch import LoopPatch
 from litselect.callbacks.nonfinite import select_finite
 from litselect.callbacks.quiet import quiet
+from litselect.callbacks.rank_pool import select_share
 from litselect.callbacks.stopwatch import Stopwatch
 from litselect.scoring import CaptureError, LossWeights
 from litselect.scoring.rows import count_rows, take_rows
@@ -31,11 +32,12 @@ _QUEUE_LIMIT = 4  # training batches that may wait for a slower rank
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the training step gets: a batch, its number of rows, and their weights if there are any."""
+    """What the training step gets: a batch of so many rows, their weights and a factor of the loss, if any."""
 
     batch: Any
     rows: int
     weights: Tensor | None = None
+    factor: float = 1.0
 
 
 class SelectionSession:
@@ -59,7 +61,7 @@ class SelectionSession:
         self._optimizer_steps = trainer.global_step
         # One row alone crashes batch statistics, to which a plain batch gives no trouble.
         self._minimum = 2 if any(isinstance(child, _BatchNorm) for child in module.modules()) else 1
-        self._patch = LoopPatch(trainer, self._choose, self._train)
+        self._patch = LoopPatch(trainer, self._choose, self._train, skipped=callback.skipped)
 
     def close(self) -> None:
         """Put the loops back."""
@@ -90,6 +92,7 @@ class SelectionSession:
         selectable = self._selecting and (self.scores is not None or not looks)
         self._chosen = self._select(batch, n) if selectable else Chosen(batch, n)
         self._watch.lap("selection_seconds")
+        self.callback.skipped = self._chosen is None
         if self._chosen is None:
             return False
         if self._chosen.batch is not batch:
@@ -117,20 +120,33 @@ class SelectionSession:
         return scores
 
     def _select(self, batch: Any, n: int) -> Chosen | None:
-        selector = self.callback.selector
-        k = max(selector.count(n), min(self._minimum, n))
-        if self.scores is None:
-            selection = selector(candidates=n, k=k)
+        callback, factor, least = self.callback, 1.0, min(self._minimum, n)
+        if callback.across_ranks and self.trainer.world_size > 1:
+            scores = torch.zeros(n, device=self.module.device) if self.scores is None else self.scores
+            share = select_share(self._call_selector, scores, self.trainer.global_rank, least)
+            if share is None:
+                return None
+            selection, factor = share.selection, share.factor
         else:
-            selection = select_finite(selector, self.scores, k, self.callback.nonfinite)
+            selection = self._call_selector(self.scores, n)
+            freely = callback.selector.probabilistic and not callback.refill
+            if freely and not self._agree(len(selection) >= least):
+                return None
         self.selection = selection
         if self.callback.refill:
             return self._refill(batch, n, selection)
-        if selector.probabilistic and not self._agree(len(selection) >= min(self._minimum, n)):
-            return None
-        if len(selection) == n and selection.weights is None:
+        if len(selection) == n and selection.weights is None and factor == 1:
             return Chosen(batch, n)  # the very object: training is what it would be without selection
-        return Chosen(take_rows(batch, selection.indices, n), len(selection), selection.weights)
+        return Chosen(take_rows(batch, selection.indices, n), len(selection), selection.weights, factor)
+
+    def _call_selector(self, scores: Tensor | None, n: int | None = None) -> Selection:
+        selector = self.callback.selector
+        n = n if scores is None else scores.numel()
+        assert n is not None
+        k = max(selector.count(n), min(self._minimum, n))
+        if scores is None or not selector.needs:
+            return selector(candidates=n, k=k)
+        return select_finite(selector, scores, k, self.callback.nonfinite)
 
     def _refill(self, batch: Any, n: int, selection: Selection) -> Chosen | None:
         """Collect the chosen rows; answer with a full training batch once every rank has one."""
@@ -177,14 +193,24 @@ class SelectionSession:
                     "in training_step to weigh. Compute the loss with torch.nn.functional or one of torch's loss "
                     "modules, or use a selector without weights."
                 )
-            return output
+            return _scaled(output, chosen.factor)
         output: Any = training_step(*args)
         if not self._selecting and self.callback.selector.needs and self.callback.nonfinite == "raise":
             self._look_at_loss(output)
-        return output
+        return _scaled(output, chosen.factor)
 
     def _look_at_loss(self, output: Any) -> None:
         """While all rows are trained there are no scores: a NaN in any row shows in the loss."""
         loss = cast("dict[str, Any]", output)["loss"] if isinstance(output, dict) else output
         if isinstance(loss, Tensor):
             self.guard.look(loss.detach(), "the training loss (no rows are selected yet)")
+
+
+def _scaled(output: Any, factor: float) -> Any:
+    """What a training step returned, its loss times `factor`."""
+    if factor == 1 or output is None:
+        return output
+    if isinstance(output, dict):
+        results = cast("dict[str, Any]", output)
+        return {**results, "loss": results["loss"] * factor}
+    return output * factor

@@ -51,6 +51,7 @@ class Selector(ABC):
     """Whether the number of chosen rows is random: then it may be anything from none to all."""
 
     _takes: ClassVar[frozenset[str] | None] = frozenset()  # None: everything, as wrappers do
+    _derived: ClassVar[frozenset[str]] = frozenset()  # attributes that follow from other arguments: not in the repr
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -77,7 +78,8 @@ class Selector(ABC):
             raise ValueError("Expected `seed` or `generator`, but got both. Seed the generator yourself, or drop it.")
         self.keep = keep
         self.seed = seed
-        self.rank = 0  # set before the first draw by whoever knows it
+        self.rank = 0  # set before the first draw by whoever knows it, as is the seed that all ranks are to share
+        self.default_seed: int | None = None
         self._given = generator
         self._generator = generator
 
@@ -115,8 +117,8 @@ class Selector(ABC):
             The chosen rows, on the device of the tensors.
 
         Raises:
-            ValueError: if a needed tensor is missing, the tensors disagree about N, N is 0, `k` is outside [1, N],
-                or (on the CPU, where looking is free) a needed score is not finite.
+            ValueError: if a needed tensor is missing, is not one row per candidate or disagrees about N, if N is 0 or
+                `k` outside [1, N], or (on the CPU, where looking is free) if a needed score is not finite.
         """
         given = {"losses": losses, "logits": logits, "targets": targets, "ids": ids, "ratings": ratings}
         given = {name: tensor for name, tensor in given.items() if tensor is not None}
@@ -140,6 +142,13 @@ class Selector(ABC):
                 f"{type(self).__name__} needs {', '.join(sorted(self.needs))}, but {', '.join(missing)} was not given. "
                 f"Call it with {', '.join(f'{name}=...' for name in sorted(self.needs))}."
             )
+        for name, tensor in given.items():
+            flat = name in ("losses", "ids", "ratings")
+            if tensor.ndim == 0 or (flat and tensor.ndim > 1):
+                raise ValueError(
+                    f"Expected {name} of shape [N{'' if flat else ', ...'}], but got {tuple(tensor.shape)}. "
+                    + ("Pass one number per candidate, before any mean." if flat else "Pass one row per candidate.")
+                )
         sizes = {name: tensor.shape[0] for name, tensor in given.items()}
         if candidates is not None:
             sizes["candidates"] = candidates
@@ -149,12 +158,13 @@ class Selector(ABC):
                 "Pass tensors of one length, or candidates=N to a selector that looks at nothing."
             )
         n = next(iter(sizes.values()))
-        if n == 0:
-            raise ValueError("Expected at least one candidate, but got an empty batch.")
-        for name in ("losses", "ratings"):
+        if n < 1:
+            raise ValueError(
+                f"Expected at least one candidate, but got an empty batch (N={n}). Skip it before selection."
+            )
+        for name in sorted(self.needs):
             # Only on the CPU: elsewhere the look would stop the host until the device has caught up.
-            if name in self.needs and given[name].device.type == "cpu" and not given[name].isfinite().all():
-                bad = int((~given[name].isfinite()).sum())
+            if given[name].device.type == "cpu" and (bad := _broken_rows(name, given[name])):
                 raise ValueError(
                     f"{type(self).__name__} can't rank {name} that are not finite, but {bad} of {n} rows are NaN or "
                     "inf. Find the broken rows, or leave them out of the candidates."
@@ -167,7 +177,8 @@ class Selector(ABC):
     def generator(self) -> torch.Generator:
         """The selector's own random stream, on the CPU so that every device draws the same."""
         if self._generator is None:
-            seed = torch.initial_seed() if self.seed is None else self.seed
+            default = torch.initial_seed() if self.default_seed is None else self.default_seed
+            seed = default if self.seed is None else self.seed
             words = np.random.SeedSequence([seed % 2**63, self.rank]).generate_state(1, np.uint64)
             self._generator = torch.Generator().manual_seed(int(words[0] >> 1))
         return self._generator
@@ -188,10 +199,18 @@ class Selector(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`."""
-        if "generator" in state:
+        self._generator = self._given
+        if "generator" in state:  # otherwise nothing had been drawn yet
             self.generator.set_state(state["generator"].cpu())
 
     def __repr__(self) -> str:
-        names = inspect.signature(type(self)).parameters
-        shown = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        names = [name for name in inspect.signature(type(self)).parameters if name not in self._derived]
+        # Not self.generator, which would begin the random stream before the rank is known.
+        shown = {name: self._given if name == "generator" else getattr(self, name, None) for name in names}
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items() if v is not None)})"
+
+
+def _broken_rows(name: str, scores: Tensor) -> int:
+    """How many rows hold something that can't be ranked. Masked logits are -inf by intent: there only NaN is wrong."""
+    finite = scores.isfinite() if name in ("losses", "ratings") else ~scores.isnan()
+    return 0 if finite.all() else int((~finite.reshape(scores.shape[0], -1).all(1)).sum())
