@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 LossFunction = Callable[[Any, Any], Tensor]
 """``loss_fn(module, batch) -> Tensor[N]``."""
+
+_Source = Callable[[Any, int], "Tensor | None"]
 
 _REMEDY = (
     "Define `example_losses(self, batch) -> Tensor[N]` on the module, "
@@ -38,10 +41,11 @@ class ScoringPass:
         mode: ``"eval"`` scores each example independently of the others; ``"train"`` with dropout and batch
             statistics, whose running averages are put back.
         precision: ``"bf16"`` runs the pass under bfloat16 autocast; ``None`` in the precision of training.
+        chunk: score so many rows at a time, for want of memory; halved whenever it runs out.
         check: whether captured losses are checked.
 
     Raises:
-        ValueError: if `mode` or `precision` is none of these.
+        ValueError: if `mode` or `precision` is none of these, or `chunk` is not positive.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class ScoringPass:
         mode: Literal["eval", "train"] = "eval",
         *,
         precision: Literal["bf16"] | None = None,
+        chunk: int | None = None,
         check: bool = True,
     ) -> None:
         if mode not in ("eval", "train"):
@@ -57,6 +62,9 @@ class ScoringPass:
             raise ValueError(f'Expected precision to be None (that of training) or "bf16", but got {precision!r}.')
         self.mode = mode
         self.precision: Literal["bf16"] | None = precision
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"Expected chunk to be a number of rows >= 1, or None for all, but got {chunk!r}.")
+        self.chunk = chunk
         self.check = check
 
     def __call__(
@@ -86,15 +94,41 @@ class ScoringPass:
             CaptureError: if there is no per-example loss to be had.
             ValueError: if ``example_losses`` or `loss_fn` returns anything but N numbers.
         """
-        with self._without_trace(module, gradients):
-            source = getattr(module, "example_losses", None)
-            if callable(source):
-                return _validated(source(batch), n, f"{type(module).__name__}.example_losses")
-            if loss_fn is not None:
-                return _validated(loss_fn(module, batch), n, "loss_fn")
-            if step is None:
-                raise CaptureError(f"{type(module).__name__} has no per-example loss. {_REMEDY}")
-            return _capture(step, batch, n)
+        source = self._source(module, step, loss_fn)
+        while True:
+            try:
+                with self._without_trace(module, gradients):
+                    if self.chunk is None or self.chunk >= n:
+                        return source(batch, n)
+                    return _in_chunks(source, batch, n, self.chunk)
+            except torch.OutOfMemoryError:
+                if min(n, self.chunk or n) == 1:
+                    raise
+                self._halve_chunk(n)
+
+    def _source(self, module: nn.Module, step: Callable[[Any], Any] | None, loss_fn: LossFunction | None) -> _Source:
+        """Where the losses come from, as a function of the batch and N."""
+        own = getattr(module, "example_losses", None)
+        if callable(own):
+            name = f"{type(module).__name__}.example_losses"
+            return lambda batch, n: _validated(own(batch), n, name)
+        if loss_fn is not None:
+            return lambda batch, n: _validated(loss_fn(module, batch), n, "loss_fn")
+        if step is None:
+            raise CaptureError(f"{type(module).__name__} has no per-example loss. {_REMEDY}")
+        return lambda batch, n: _capture(step, batch, n)
+
+    def _halve_chunk(self, n: int) -> None:
+        first = self.chunk is None
+        self.chunk = -(-min(n, self.chunk or n) // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if first:
+            warnings.warn(
+                f"The scoring pass ran out of memory with {n} rows and goes on with chunks of {self.chunk} or fewer. "
+                f"Pass ScoringPass(chunk={self.chunk}) to begin with them.",
+                stacklevel=2,
+            )
 
     def verify(self, module: nn.Module, batch: Any, n: int, losses: Float[Tensor, " batch"], **source: Any) -> None:
         """Check that each of the captured `losses` belongs to its own row, by replacing half of the rows.
@@ -109,7 +143,7 @@ class ScoringPass:
             return
         half = n // 2
         rows = torch.cat([torch.arange(half), torch.zeros(n - half, dtype=torch.int64)])
-        other = ScoringPass("eval", precision=self.precision)
+        other = ScoringPass("eval", precision=self.precision, chunk=self.chunk)
         before = other(module, batch, n, **source) if self.mode == "train" else losses
         after = other(module, take_rows(batch, rows.to(losses.device), n), n, **source)
         if before is None or after is None:
@@ -139,6 +173,19 @@ class ScoringPass:
 
     def __repr__(self) -> str:
         return f"ScoringPass({self.mode!r}, precision={self.precision!r})"
+
+
+def _in_chunks(source: _Source, batch: Any, n: int, size: int) -> Tensor | None:
+    """Score `size` rows at a time. The last chunk goes back to have as many: a sum is scaled by the rows it is over."""
+    scores: list[Tensor] = []
+    for start in range(0, n, size):
+        first = min(start, n - size)
+        rows = torch.arange(first, first + size)
+        part = source(take_rows(batch, rows, n), size)
+        if part is None:
+            return None
+        scores.append(part[start - first :])
+    return torch.cat(scores)
 
 
 def _capture(step: Callable[[Any], Any], batch: Any, n: int) -> Tensor | None:
