@@ -21,5 +21,14 @@ class KeepAll(Selector):
         super().__init__(keep=1.0)
 
     def select(self, k: int, *, candidates: int, device: torch.device) -> Selection:
-        """All rows, in order."""
+        """All rows, in order.
+
+        Raises:
+            ValueError: if fewer are asked for.
+        """
+        if k != candidates:
+            raise ValueError(
+                f"KeepAll trains every candidate, but k={k} of N={candidates} were asked for. "
+                "Leave k out, or use RandomSubset."
+            )
         return Selection(torch.arange(candidates, device=device))

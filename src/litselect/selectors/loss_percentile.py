@@ -51,6 +51,8 @@ class LossPercentile(Selector):
     4
     """
 
+    _derived = frozenset({"beta"})
+
     def __init__(
         self,
         keep: float | None = None,

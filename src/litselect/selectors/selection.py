@@ -27,6 +27,7 @@ class Selection:
     def of(cls, rows: Int[Tensor, " kept"], weights: Float[Tensor, " kept"] | None = None) -> Selection:
         """A selection from rows in any order.
 
+        >>> import torch
         >>> Selection.of(torch.tensor([3, 1])).indices
         tensor([1, 3])
         """
