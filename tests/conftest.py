@@ -4,13 +4,25 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: two threads on a busy machine wait for each other
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
+from tests import shapes
+
 torch.set_num_threads(1)
+shapes.enforce("litselect")  # before its first import
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Every test starts from the same random stream."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def any_shape() -> Iterator[None]:
+    """Shapes are not enforced: for tests of what a user is told about a wrong one."""
+    with shapes.unchecked():
+        yield
