@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections import UserDict
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -35,10 +36,14 @@ def count_rows(batch: Any) -> int:
             f"of type {type(batch).__name__} was received in which none was found. Let the collate function return "
             "tensors in dicts, lists, tuples, named tuples or dataclasses."
         )
-    # Tensors are trusted first; a list of images of unequal size tells N by its length.
-    for n in (*sizes, *_list_lengths(batch)):
-        if _fits(batch, n):
-            return n
+    # Tensors are trusted first; a list of images of unequal size tells N by its length. A list of values that would be
+    # no column is believed to belong to the whole batch only if there is no other way.
+    candidates = (*sizes, *_list_lengths(batch))
+    for strict in (True, False):
+        for n in candidates:
+            fits = _fits_children(batch, n, strict) if isinstance(batch, (list, tuple)) else _fits(batch, n, strict)
+            if fits:
+                return n
     raise ValueError(
         "All tensors and lists of a batch must have one entry per example, but entries of "
         f"{', '.join(map(str, sizes))} rows were received: {_describe(batch)}. Pass what belongs to the whole batch "
@@ -144,12 +149,13 @@ def _rebuild(node: Any, children: dict[Any, Any]) -> Any:
         return kind(children.values())
     if kind is dict:
         return children
-    if isinstance(node, MutableMapping):
-        rebuilt = copy.copy(cast("MutableMapping[Any, Any]", node))  # keeps a default factory, a tokenizer's encodings
-        rebuilt.update(children)
+    if isinstance(node, (dict, UserDict)):
+        rebuilt = copy.copy(cast("dict[Any, Any]", node))  # keeps a default factory, a tokenizer's encodings
+        for key, child in children.items():
+            rebuilt[key] = child
         return rebuilt
     if isinstance(node, Mapping):
-        return kind(children)  # immutable mappings take their items
+        return kind(children)  # others take their items; a shallow copy might share them with the original
     rebuilt = copy.copy(node)
     for name, value in children.items():
         object.__setattr__(rebuilt, name, value)  # frozen dataclasses too
@@ -159,7 +165,12 @@ def _rebuild(node: Any, children: dict[Any, Any]) -> Any:
 def _is_column(node: Any, n: int) -> bool:
     if isinstance(node, (Tensor, np.ndarray)):
         return node.ndim > 0 and len(cast("Any", node)) == n
-    return isinstance(node, (list, tuple)) and len(cast("list[Any]", node)) == n
+    return _is_list(node) and len(node) == n
+
+
+def _is_list(node: Any) -> bool:
+    """Whether a node could be a list of one entry per example; the fields of a named tuple are no such thing."""
+    return isinstance(node, (list, tuple)) and not hasattr(cast("Any", node), "_fields")
 
 
 def _is_whole(node: Any) -> bool:
@@ -167,22 +178,31 @@ def _is_whole(node: Any) -> bool:
     return not (isinstance(node, (Tensor, np.ndarray)) and node.ndim > 0)
 
 
-def _fits(node: Any, n: int) -> bool:
+def _fits(node: Any, n: int, strict: bool = False) -> bool:
     """Whether every entry of `node` is a column of `n` rows or belongs to the whole batch."""
     children = _children(node)
     if children is None:
         return _is_whole(node) or _is_column(node, n)
     if isinstance(node, (list, tuple)):
-        return _fits_children(node, n) or _is_column(node, n)
-    return all(_fits(child, n) for child in children.values())
+        return _fits_children(node, n, strict) or _is_column(node, n)
+    return all(_fits(child, n, strict) for child in children.values())
 
 
-def _fits_children(node: Any, n: int) -> bool:
-    """Whether a list or tuple is a container of columns rather than itself a column of `n` values."""
+def _fits_children(node: Any, n: int, strict: bool = False) -> bool:
+    """Whether a list or tuple is a container of columns rather than itself a column of `n` values.
+
+    Args:
+        node: the list or tuple.
+        n: the number of examples.
+        strict: whether a list of nothing but values is a column or nothing.
+    """
     children = cast("list[Any]", node)
-    if not any(True for _ in _tensor_sizes(children)) and len(children) == n:
-        return False  # N strings or numbers: one a row
-    return all(_fits(child, n) for child in children)
+    if _is_list(node) and not any(True for _ in _tensor_sizes(children)):
+        if len(children) == n:
+            return False  # N strings or numbers: one a row
+        if strict and children and not any(_is_list(child) for child in children):
+            return False
+    return all(_fits(child, n, strict) for child in children)
 
 
 def _tensor_sizes(nodes: list[Any]) -> Iterator[int]:
