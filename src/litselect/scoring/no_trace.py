@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from contextlib import AbstractContextManager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,15 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _INTERNAL = frozenset(nn.Module().__dict__)  # what a bare module has: guarded on its own or not written by a forward
+_CONTAINERS = frozenset({list, dict, set, deque, defaultdict, OrderedDict, Counter})
 
 
 class NoTrace(AbstractContextManager["NoTrace"]):
     """Inside, `module` may run; outside, nothing shows that it did, also when it raised.
 
-    Put back are: train/eval flags, buffers, states of torchmetrics, attributes of the outermost module (with the
-    contents of lists, dicts, sets and deques), and the random streams of torch (the CPU's and the device's), numpy and
-    Python; with ``gradients=True`` also gradients and ``requires_grad`` flags. Not guarded: what lies outside the
-    module (files, prints, objects reached through attributes).
+    Put back are: train/eval flags, buffers, states of torchmetrics, attributes of all modules (with the contents of
+    tensors and of lists, dicts, sets and deques, nested ones too, and the states of generators), and the random
+    streams of torch (the CPU's and the device's), numpy and Python; with ``gradients=True`` also gradients and
+    ``requires_grad`` flags. Not guarded: parameters (a momentum encoder that the step itself moves), tensors in lists
+    and numpy arrays that are changed in place, and what lies outside the module (files, prints, other objects).
 
     Args:
         module: the module that runs inside.
@@ -41,9 +44,9 @@ class NoTrace(AbstractContextManager["NoTrace"]):
         modules = list(self._module.modules())
         self._restore: list[Callable[[], None]] = [
             *_random_streams(self._module),
-            *(_buffers(buffers) for module in modules if (buffers := module.__dict__.get("_buffers"))),
+            *(_buffers(module.__dict__["_buffers"]) for module in modules),
+            *_attributes(modules),
             *(_metric(module) for module in modules if _is_metric(module)),
-            _attributes(self._module),
             _flags(modules),
         ]
         if self._guard_gradients:
@@ -94,15 +97,29 @@ def _flags(modules: list[nn.Module]) -> Callable[[], None]:
 
 
 def _buffers(owned: dict[str, Tensor | None]) -> Callable[[], None]:
-    saved = {name: (buffer, buffer.detach().clone()) for name, buffer in owned.items() if buffer is not None}
-    versions = {name: buffer._version for name, (buffer, _) in saved.items() if not buffer.is_inference()}
+    saved = dict(owned)
+    contents = [_tensor(buffer) for buffer in owned.values() if buffer is not None]
 
     def restore() -> None:
-        for name, (buffer, content) in saved.items():
-            if versions.get(name) != buffer._version:
-                with torch.no_grad():
-                    buffer.copy_(content)
-            owned[name] = buffer  # also where the pass put another tensor in its place
+        for content in contents:
+            content()
+        owned.clear()  # the pass may have put other tensors in their place, or added some
+        owned.update(saved)
+
+    return restore
+
+
+def _tensor(tensor: Tensor) -> Callable[[], None]:
+    if tensor.is_inference():
+        return lambda: None  # nothing may change it in place
+    content, version, graph = tensor.detach().clone(), tensor._version, tensor.requires_grad
+
+    def restore() -> None:
+        if tensor._version != version:
+            with torch.no_grad():
+                tensor.copy_(content)
+        if tensor.requires_grad and not graph:
+            tensor.detach_()  # the loss was added to it
 
     return restore
 
@@ -127,20 +144,51 @@ def _metric(metric: nn.Module) -> Callable[[], None]:
     return restore
 
 
-def _attributes(module: nn.Module) -> Callable[[], None]:
-    saved = {name: value for name, value in module.__dict__.items() if name not in _INTERNAL}
-    contents = {name: value.copy() for name, value in saved.items() if type(value) in (list, dict, set, deque)}
-
-    def restore() -> None:
-        for name in [name for name in module.__dict__ if name not in saved and name not in _INTERNAL]:
-            del module.__dict__[name]
-        module.__dict__.update(saved)
-        for name, content in contents.items():
-            container = saved[name]
-            container.clear()
-            container.extend(content) if isinstance(content, (list, deque)) else container.update(content)
-
+def _attributes(modules: list[nn.Module]) -> list[Callable[[], None]]:
+    restore: list[Callable[[], None]] = []
+    known: set[int] = set()
+    for module in modules:
+        own = module.__dict__
+        saved = {name: own[name] for name in own.keys() - _INTERNAL}
+        restore.append(partial(_rebind, own, saved))
+        for value in saved.values():
+            _contents(value, restore, known)
     return restore
+
+
+def _rebind(own: dict[str, Any], saved: dict[str, Any]) -> None:
+    for name in own.keys() - _INTERNAL - saved.keys():
+        del own[name]
+    own.update(saved)
+
+
+def _contents(value: Any, restore: list[Callable[[], None]], known: set[int]) -> None:
+    """How to put back what `value` holds, if it is of a kind that is changed in place."""
+    kind = cast("type[Any]", type(value))
+    if id(value) in known:
+        return
+    if kind in _CONTAINERS:
+        known.add(id(value))
+        content = value.copy()
+        restore.append(partial(_refill, value, content))
+        items = cast("list[Any]", [*content.values()] if isinstance(content, dict) else [*content])
+        for item in items if isinstance(content, dict) else [item for item in items if type(item) in _CONTAINERS]:
+            _contents(item, restore, known)
+    elif kind is Tensor and not value.requires_grad:
+        known.add(id(value))
+        restore.append(_tensor(value))
+    elif kind is torch.Generator:
+        restore.append(partial(value.set_state, value.get_state()))
+    elif kind is random.Random:
+        restore.append(partial(value.setstate, value.getstate()))
+    elif kind is np.random.Generator:
+        bits = value.bit_generator
+        restore.append(partial(setattr, bits, "state", bits.state))
+
+
+def _refill(container: Any, content: Any) -> None:
+    container.clear()
+    container.extend(content) if isinstance(content, (list, deque)) else container.update(content)
 
 
 def _gradients(module: nn.Module) -> Callable[[], None]:
