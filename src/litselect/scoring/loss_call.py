@@ -41,6 +41,8 @@ _NAMES: Final = (
 )
 LOSSES: Final[frozenset[Callable[..., Tensor]]] = frozenset(getattr(F, name) for name in _NAMES if hasattr(F, name))
 """The loss functions of `torch.nn.functional` that reduce to one number; the loss modules call them."""
+_SIGNATURES: Final = {function: inspect.signature(function) for function in LOSSES}
+_ELEMENT_WEIGHTS: Final = frozenset({F.mse_loss, F.l1_loss})  # their `weight` is one an element, and divides the mean
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class LossCall:
     @classmethod
     def parse(cls, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> LossCall:
         """Read a call; the deprecated ``size_average`` and ``reduce`` are understood."""
-        bound = _signature(function).bind(*args, **kwargs)
+        bound = _SIGNATURES[function].bind(*args, **kwargs)
         bound.apply_defaults()
         arguments = dict(bound.arguments)
         average, reduce = arguments.pop("size_average", None), arguments.pop("reduce", None)
@@ -88,6 +90,8 @@ class LossCall:
         if self.function is F.ctc_loss:
             raise ValueError("The mean of a CTC loss divides every example by its own length; weigh its elements.")
         weight = self.arguments.get("weight")
+        if self.function in _ELEMENT_WEIGHTS and weight is not None:
+            return weight.sum()
         if self._ignored is None:
             return elements.numel()
         if weight is None:
@@ -110,9 +114,4 @@ class LossCall:
         target, ignored = cast("Tensor", self.arguments["target"]), self.arguments["ignore_index"]
         if target.is_floating_point():
             return None  # class probabilities: torch forbids ignore_index and averages over all
-        return torch.zeros_like(target, dtype=torch.bool) if ignored is None else target == ignored
-
-
-@functools.cache
-def _signature(function: Callable[..., Tensor]) -> inspect.Signature:
-    return inspect.signature(function)
+        return target == (-100 if ignored is None else ignored)  # torch's own default, where it says None

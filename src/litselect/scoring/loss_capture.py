@@ -16,13 +16,15 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from litselect.scoring.loss_call import LOSSES, LossCall
+from litselect.scoring.row_order import MEANS, is_total, keeps_rows, tensors_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 _BACKWARD: Final = cast("Any", Tensor).backward
-_MEANS: Final = frozenset({torch.mean, Tensor.mean})
-_SUMS: Final = frozenset({torch.sum, Tensor.sum})
+_DIVISIONS: Final = frozenset(
+    {torch.div, torch.true_divide, Tensor.div, Tensor.true_divide, Tensor.__truediv__, Tensor.__itruediv__}
+)
 
 
 class CaptureError(RuntimeError):
@@ -41,7 +43,9 @@ class LossCapture(TorchFunctionMode):
     """Records the per-example parts of every loss that is computed while it is active.
 
     An example's part of a mean is the mean over its own elements (pixels, tokens), ignored ones left out: what the
-    loss would be for a batch of that example alone. Class weights stay factors.
+    loss would be for a batch of that example alone. Class weights stay factors. A sum counts as a mean once the step
+    divides it by a multiple of `n` or by a tensor (the number of valid tokens, say): `sum / n + mean` weighs both parts
+    as the step does.
 
     Args:
         n: the number of examples in the batch.
@@ -54,6 +58,7 @@ class LossCapture(TorchFunctionMode):
         self._reduced: list[tuple[Tensor, Tensor]] = []  # (leaf, its value per example)
         self._elements: list[Tensor] = []  # leaves that were handed out unreduced
         self._rowful: dict[int, Tensor] = {}  # what became of those, while it still has a row per example
+        self._sums: dict[int, Tensor] = {}  # sums over the examples, and what became of those
 
     def run(self, step: Callable[[], Any]) -> Float[Tensor, " batch"] | None:
         """Run `step` without building the network's graph and return its loss per example.
@@ -89,7 +94,8 @@ class LossCapture(TorchFunctionMode):
             raise StepDone(cast("Tensor", args[0]))
         if not self._reduced and not self._elements:
             return func(*args, **kwargs)
-        if not any(isinstance(arg, Tensor) and arg.requires_grad for arg in _tensors(args, kwargs)):
+        # Only what came from a captured loss has a graph: parameters are leaves, and all else runs without gradients.
+        if not any(isinstance(arg, Tensor) and arg.grad_fn is not None for arg in tensors_of(args, kwargs)):
             return func(*args, **kwargs)
         return self._derived(func, args, kwargs)
 
@@ -105,33 +111,53 @@ class LossCapture(TorchFunctionMode):
         counts = call.counts(elements)
         if (lengths := call.own_lengths()) is not None:
             rows = rows / lengths.to(rows).reshape(-1, 1)
-        if call.reduction != "mean":
+        if call.reduction == "batchmean":
+            own = rows.sum(1) * (self.n / elements.shape[0])
+        elif call.reduction == "sum":
             own = rows.sum(1)
         elif counts is None:
             own = rows.mean(1)
         else:
             own = rows.sum(1) / counts.reshape(self.n, -1).sum(1).clamp_min(1)
-        return self._as_reduced(function(*args, **kwargs), own)
+        return self._as_reduced(function(*args, **kwargs), own, is_sum=call.reduction == "sum")
 
     def _derived(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function on something that came from a captured loss, keeping track of the derivative."""
-        rowful = any(id(arg) in self._rowful for arg in _tensors(args, kwargs))
-        if rowful and len(args) == 1 and not {"dim", "axis", "keepdim"} & kwargs.keys() and func in _MEANS | _SUMS:
+        tensors = tensors_of(args, kwargs)
+        rowful = any(id(arg) in self._rowful for arg in tensors)
+        if rowful and is_total(func, args, kwargs):
             # The step reduces on its own: what it reduces *is* its loss per example, be it focal, masked or weighted.
             elements = cast("Tensor", args[0]).detach()
             rows = cast("Tensor", self._rows(elements))
-            return self._as_reduced(func(elements, **kwargs), rows.mean(1) if func in _MEANS else rows.sum(1))
+            mean = func in MEANS
+            return self._as_reduced(func(elements, **kwargs), rows.mean(1) if mean else rows.sum(1), is_sum=not mean)
         with torch.enable_grad():
             result = func(*args, **kwargs)
-        if rowful and isinstance(result, Tensor) and self._rows(result) is not None:
+        if rowful and keeps_rows(func, args, kwargs, result, self.n):
             self._rowful[id(result)] = result
+        if isinstance(result, Tensor) and all(
+            id(arg) in self._sums for arg in tensors if isinstance(arg, Tensor) and arg.grad_fn is not None
+        ):
+            if func in _DIVISIONS and id(args[0]) in self._sums and self._counts_examples(args[1]):
+                with torch.enable_grad():  # the same value, `n` times the derivative
+                    return result + (self.n - 1) * (result - result.detach())
+            self._sums[id(result)] = result
         return result
 
-    def _as_reduced(self, value: Tensor, own: Tensor) -> Tensor:
+    def _counts_examples(self, divisor: Any) -> bool:
+        """Whether a sum divided by this is a mean over the examples, or over their elements."""
+        if isinstance(divisor, Tensor):
+            return not divisor.requires_grad and divisor.numel() == 1
+        return isinstance(divisor, (int, float)) and divisor != 0 and divisor % self.n == 0
+
+    def _as_reduced(self, value: Tensor, own: Tensor, *, is_sum: bool) -> Tensor:
         with torch.enable_grad():
             leaf = value.detach().requires_grad_()
             self._reduced.append((leaf, own))
-            return leaf.clone()  # no leaf, so that `loss += ...` is allowed
+            result = leaf.clone()  # no leaf, so that `loss += ...` is allowed
+        if is_sum:
+            self._sums[id(result)] = result
+        return result
 
     def _as_elements(self, elements: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -171,11 +197,3 @@ class LossCapture(TorchFunctionMode):
             f"Selection needs one loss per example, but none could be taken from a training_step over {self.n} "
             f"examples (it returned {shown}; loss functions seen: {', '.join(self.seen) or 'none'})."
         )
-
-
-def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """Positional and keyword arguments, one level of lists opened (``torch.stack([a, b])``)."""
-    found: list[Any] = []
-    for arg in (*args, *kwargs.values()):
-        found.extend(cast("list[Any]", arg)) if isinstance(arg, (list, tuple)) else found.append(arg)
-    return found

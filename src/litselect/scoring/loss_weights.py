@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from litselect.scoring.loss_call import LOSSES, LossCall
+from litselect.scoring.row_order import keeps_rows, tensors_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -18,7 +19,8 @@ class LossWeights(TorchFunctionMode):
 
     A mean still divides by what it would divide by without weights, so plain means give :math:`\frac{1}{k} \sum_i w_i
     l_i`, which is unbiased where the weights are. With class weights or ``ignore_index`` the divisor itself depends on
-    the chosen rows: there the estimate is only self-normalised.
+    the chosen rows: there the estimate is only self-normalised. Where the step asks for unreduced losses, the weights
+    are applied when it reduces them, after all that it makes of them in between (a focal factor, a mask).
 
     Args:
         weights: ``[k]``, one a row of the batch that is trained.
@@ -28,24 +30,52 @@ class LossWeights(TorchFunctionMode):
         super().__init__()
         self.weights = weights
         self.applied = 0
+        self._rowful: dict[int, Tensor] = {}  # unreduced losses and what became of them, not weighted yet
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func not in LOSSES:
-            return func(*args, **kwargs)
-        call = LossCall.parse(func, args, kwargs)
+        if func in LOSSES:
+            return self._loss(func, args, kwargs)
+        if self._rowful and any(id(arg) in self._rowful for arg in tensors_of(args, kwargs)):
+            return self._derived(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _loss(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        call = LossCall.parse(function, args, kwargs)
         elements = call.elements()
         k = self.weights.numel()
         if elements.ndim == 0:
             elements = elements.reshape(1)
         if elements.shape[0] == 0 or elements.shape[0] % k:
-            return func(*args, **kwargs)
+            return function(*args, **kwargs)
         self.applied += 1
-        weighted = (elements.reshape(k, -1) * self.weights.to(elements.dtype).reshape(k, 1)).reshape(elements.shape)
         if call.reduction == "none":
-            return weighted
+            self._rowful[id(elements)] = elements
+            return elements
+        weighted = self._weighted(elements)
         if (lengths := call.own_lengths()) is not None:
             return (weighted / lengths.to(weighted)).mean()
         return weighted.sum() / call.denominator(elements)
+
+    def _derived(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a function on unreduced losses: if its result has no longer a row per example, on weighted ones."""
+        result = func(*args, **kwargs)
+        if keeps_rows(func, args, kwargs, result, self.weights.numel()):
+            self._rowful[id(result)] = result
+            return result
+        if isinstance(result, Tensor) and not result.is_floating_point():
+            return result  # a mask, a count
+        if isinstance(result, (Tensor, tuple)) or func is Tensor.__iter__:
+            return func(*map(self._opened, args), **{name: self._opened(value) for name, value in kwargs.items()})
+        return result
+
+    def _opened(self, arg: Any) -> Any:
+        if type(arg) in (list, tuple):
+            return type(arg)(self._opened(item) for item in arg)
+        return self._weighted(arg) if id(arg) in self._rowful else arg
+
+    def _weighted(self, elements: Tensor) -> Tensor:
+        k = self.weights.numel()
+        return (elements.reshape(k, -1) * self.weights.to(elements.dtype).reshape(k, 1)).reshape(elements.shape)

@@ -1,0 +1,52 @@
+"""Whether a tensor still has its rows in the order of the examples after a torch function."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import torch
+from torch import Tensor
+
+MEANS: Final = frozenset({torch.mean, Tensor.mean})
+SUMS: Final = frozenset({torch.sum, Tensor.sum})
+_REORDER: Final = frozenset(
+    getattr(owner, name)
+    for owner in (torch, Tensor)
+    for name in (
+        *("t", "transpose", "permute", "movedim", "swapaxes", "swapdims", "adjoint", "flip", "roll", "sort"),
+        *("masked_select", "index_select", "gather", "take", "take_along_dim", "repeat_interleave"),
+    )
+    if hasattr(owner, name)
+) | {cast("Any", Tensor.T).__get__, cast("Any", Tensor.mT).__get__}
+
+
+def tensors_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Positional and keyword arguments, one level of lists opened (``torch.stack([a, b])``)."""
+    found: list[Any] = []
+    for arg in (*args, *kwargs.values()):
+        found.extend(cast("list[Any]", arg)) if isinstance(arg, (list, tuple)) else found.append(arg)
+    return found
+
+
+def keeps_rows(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, n: int) -> bool:
+    """Whether `result`, made by `func` of a tensor with `n` examples' rows, has them still, in that order."""
+    if not isinstance(result, Tensor) or not result.is_floating_point() or result.ndim == 0:
+        return False
+    size = result.shape[0]
+    if size == 0 or size % n or func in _REORDER:
+        return False
+    if func is Tensor.__getitem__:
+        index: Any = args[1]
+        parts = cast("tuple[Any, ...]", index if isinstance(index, tuple) else (index,))
+        return size == args[0].shape[0] and all(part is Ellipsis or isinstance(part, (slice, int)) for part in parts)
+    if func in MEANS | SUMS:
+        dim: Any = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else None))
+        dims = cast("list[Any]", dim if isinstance(dim, (list, tuple)) else [dim])
+        ndim = cast("Any", args)[0].ndim if args else result.ndim + 1
+        return not any(d is None or d % ndim == 0 for d in dims)
+    return True
+
+
+def is_total(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call is a mean or a sum over everything."""
+    return len(args) == 1 and not {"dim", "axis", "keepdim"} & kwargs.keys() and func in MEANS | SUMS
