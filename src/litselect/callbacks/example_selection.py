@@ -107,8 +107,10 @@ class ExampleSelection(CallbackBase):
         self.queue = RefillQueue()
         self.training_batch_size = 0
         self.skipped = False  # whether the newest batch made no step
+        self.verified = False  # whether captured losses have been found to belong to their rows
         self._rank, self._world_size, self._resumed = 0, 1, False
         self._streams: dict[str, Any] | None = None  # of a checkpoint, until training starts
+        self._device: torch.device | None = None  # of the module, from the first fit on
         self._session: SelectionSession | None = None
 
     # ------------------------------------------------------------------ hooks, in the order of their calls
@@ -118,6 +120,7 @@ class ExampleSelection(CallbackBase):
         if stage == "fit":
             check_fit(self, trainer, pl_module)
             self._rank, self._world_size, self._resumed = trainer.global_rank, trainer.world_size, False
+            self.training_batch_size, self.verified = 0, False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make sure that selection ends with the fit loop, whichever way that is left."""
@@ -137,9 +140,8 @@ class ExampleSelection(CallbackBase):
         """Begin to select."""
         self.phase.validate(trainer)
         if self.refill:
-            self.training_batch_size = declared_batch_size(trainer)
+            self.training_batch_size = declared_batch_size(trainer) or self.training_batch_size
             warn_of_long_schedule(trainer, self.selector.keep)
-        self._place_selector(trainer)
         if trainer.ckpt_path is not None and not self._resumed:
             warnings.warn(
                 f"The checkpoint {trainer.ckpt_path} was made without {type(self).__name__}: weights and optimizer go "
@@ -147,9 +149,11 @@ class ExampleSelection(CallbackBase):
                 stacklevel=2,
             )
         self._session = SelectionSession(self, trainer, pl_module)
+        self._device = pl_module.device
         if self._streams is not None:
             resume_streams(self._streams, trainer, pl_module.device)
             self._streams = None
+        self._place_selector(trainer)  # whose default seed is that of the stream which has just been resumed
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """No step is made from scores that were NaN."""
@@ -180,15 +184,19 @@ class ExampleSelection(CallbackBase):
 
         Tensors, numbers and strings: loads with ``weights_only=True``.
         """
-        device = None if self._session is None else self._session.module.device
-        return {"selector": type(self.selector).__name__, "ranks": gather_ranks(own_state(self, device))}
+        return {
+            "selector": type(self.selector).__name__,
+            "across_ranks": self.across_ranks,
+            "ranks": gather_ranks(own_state(self, self._device)),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint. Of one that another selector or number of processes made, what fits is used."""
         state = pick_state(state_dict, self, self._rank, self._world_size)
         self.counters.load_state_dict(state["counters"])
         self.queue.load_state_dict(state["queue"])
-        self.skipped = state["skipped"]
+        self.skipped, self.verified = state["skipped"], state["verified"]
+        self.training_batch_size = state["training_batch_size"]
         if state["selector"] is not None:
             self.selector.load_state_dict(state["selector"])
         self._streams = state["streams"]
@@ -197,7 +205,8 @@ class ExampleSelection(CallbackBase):
     def _place_selector(self, trainer: Trainer) -> None:
         """Give each rank a random stream of its own, or all of them a common one."""
         if not self.across_ranks:
-            self.selector.rank = self._rank
+            # Ranks that hold parts of one network get the same data and must choose the same rows of it.
+            self.selector.rank = (trainer.distributed_sampler_kwargs or {}).get("rank", self._rank)
         elif trainer.world_size > 1:
             self.selector.default_seed = trainer.strategy.broadcast(torch.initial_seed())
 

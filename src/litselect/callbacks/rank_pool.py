@@ -31,6 +31,13 @@ class Share:
     factor: float
 
 
+def all_ready(ready: bool, device: torch.device) -> bool:
+    """Whether every rank is. One collective, where `reduce_boolean_decision` of a strategy makes two."""
+    least = torch.tensor(int(ready), device=device)
+    distributed.all_reduce(least, distributed.ReduceOp.MIN)
+    return bool(least)
+
+
 def pool_scores(scores: Float[Tensor, " batch"]) -> tuple[Float[Tensor, " all"], list[int]]:
     """The scores of all ranks in their order, and how many each has. Two collectives; the host waits for them."""
     world = distributed.get_world_size()

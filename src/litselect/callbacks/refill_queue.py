@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 
 from litselect.scoring.rows import Column, columns_of, constants_of, join, take, with_columns
@@ -71,18 +72,36 @@ class RefillQueue:
         self._rows -= k
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows that wait, on the CPU."""
-        columns = [column.cpu() if isinstance(column, torch.Tensor) else column for column in self._columns]
-        return {"columns": columns, "rows": self._rows}
+        """The rows that wait, on the CPU, as tensors and plain values."""
+        return {"columns": [_plain(column) for column in self._columns], "rows": self._rows, "dropped": self.dropped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`; the rows follow the next batch to its device."""
-        self._columns, self._rows = list(state["columns"]), state["rows"]
+        self._columns = [_restored(column) for column in state["columns"]]
+        self._rows, self.dropped = state["rows"], state["dropped"]
 
 
 def _beside(column: Column, other: Column) -> Column:
     """`column` on the device of `other`."""
     return column.to(other.device) if isinstance(column, torch.Tensor) else column
+
+
+def _plain(column: Column) -> Any:
+    """`column` in types that a checkpoint may hold, without the dropped rows in whose storage a view lives on."""
+    if isinstance(column, torch.Tensor):
+        return column.detach().to("cpu", copy=True)
+    if not isinstance(column, np.ndarray):
+        return column
+    array = cast("Any", column)
+    values = torch.from_numpy(array.copy()) if array.dtype.kind in "biufc" else array.tolist()  # pyright: ignore[reportUnknownMemberType]
+    return {"array": values, "dtype": array.dtype.str}
+
+
+def _restored(column: Any) -> Column:
+    if not isinstance(column, dict):
+        return column
+    values = cast("Any", column["array"])
+    return np.array(values.numpy() if isinstance(values, torch.Tensor) else values, cast("Any", column["dtype"]))
 
 
 def _same(one: list[Any], other: list[Any]) -> bool:

@@ -38,6 +38,12 @@ def check_fit(callback: ExampleSelection, trainer: Trainer, module: LightningMod
             f"{name}(across_ranks=True) scales the loss of each rank by its share of the chosen rows, which it can't "
             f"do where {type(module).__name__} optimizes manually. Use automatic optimization or across_ranks=False."
         )
+    replicas = (trainer.distributed_sampler_kwargs or {}).get("num_replicas", trainer.world_size)
+    if callback.across_ranks and replicas != trainer.world_size:
+        raise ValueError(
+            f"{name}(across_ranks=True) takes every rank for a share of the data, but of {trainer.world_size} ranks "
+            f"only {replicas} get data of their own (tensor parallelism). Use across_ranks=False."
+        )
     if unknown := sorted(callback.selector.needs - {"losses"}):
         raise ValueError(
             f"{callback.selector!r} needs {', '.join(unknown)}, but {name} provides losses. "

@@ -16,7 +16,7 @@ from litselect.callbacks.finite_guard import FiniteGuard
 from litselect.callbacks.loop_patch import LoopPatch
 from litselect.callbacks.nonfinite import select_finite
 from litselect.callbacks.quiet import quiet
-from litselect.callbacks.rank_pool import select_share
+from litselect.callbacks.rank_pool import all_ready, select_share
 from litselect.callbacks.stopwatch import Stopwatch
 from litselect.scoring import CaptureError, LossWeights
 from litselect.scoring.rows import count_rows, take_rows
@@ -57,7 +57,7 @@ class SelectionSession:
         self.candidates = 0
         self._watch = Stopwatch(callback.counters, module.device)
         self._chosen: Chosen | None = None
-        self._selecting = self._verified = False
+        self._selecting = False
         self._optimizer_steps = trainer.global_step
         # One row alone crashes batch statistics, to which a plain batch gives no trouble.
         self._minimum = 2 if any(isinstance(child, _BatchNorm) for child in module.modules()) else 1
@@ -85,7 +85,7 @@ class SelectionSession:
         self._selecting = self.callback.phase.active(self.trainer)
         looks = bool(self.callback.selector.needs)
         self.scores, self.selection = None, None
-        if looks and (self._selecting or not self._verified):
+        if looks and (self._selecting or not self.callback.verified):
             self.scores = self._score(batch, batch_idx, n)
         self._watch.lap("scoring_seconds")
         # A step that returned None declined the batch: it gets the chance to do so again.
@@ -111,16 +111,17 @@ class SelectionSession:
         manual = not module.automatic_optimization
         with quiet(trainer, module), trainer.precision_plugin.train_step_context():
             scores = callback.scoring(module, batch, n, step=step, loss_fn=callback.loss_fn, gradients=manual)
-            if scores is not None and not self._verified and n > 1:
+            if scores is not None and not callback.verified and n > 1:
                 callback.scoring.verify(module, batch, n, scores, step=step, loss_fn=callback.loss_fn, gradients=manual)
-                self._verified = True
+                callback.verified = True
         callback.counters.scored += n
         if scores is not None and callback.nonfinite == "raise":
             self.guard.look(scores, f"the scores of batch {batch_idx}")
         return scores
 
     def _select(self, batch: Any, n: int) -> Chosen | None:
-        callback, factor, least = self.callback, 1.0, min(self._minimum, n)
+        callback, factor = self.callback, 1.0
+        least = 0 if callback.refill else min(self._minimum, n)  # a queue takes what comes: its batches are full
         if callback.across_ranks and self.trainer.world_size > 1:
             scores = torch.zeros(n, device=self.module.device) if self.scores is None else self.scores
             share = select_share(self._call_selector, scores, self.trainer.global_rank, least)
@@ -177,7 +178,7 @@ class SelectionSession:
         """Whether all ranks are ready: either every rank steps or none does."""
         if self.trainer.world_size == 1:
             return ready
-        return self.trainer.strategy.reduce_boolean_decision(ready, all=True)
+        return all_ready(ready, self.trainer.strategy.root_device)
 
     # ------------------------------------------------------------------ the step
 
