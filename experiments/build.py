@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from experiments.errors import UsageError
@@ -18,24 +19,24 @@ def build(config: DictConfig, group: str, **given: Any) -> Any:
         given: what the config cannot know, such as the number of classes.
 
     Returns:
-        The object, or None if the group is empty.
+        The object; without `given`, a partial stays one. None if the group is empty.
 
     Raises:
-        UsageError: a key that the target does not take, or lacks.
-        InstantiationException: the target refused its values.
+        UsageError: a key that the target does not take or lacks, or a value that it refuses.
+        InstantiationException: the same, from targets that are no partials.
     """
     if not config[group]:
         return None
     made = instantiate(config[group], _convert_="all")
     if not config[group].get("_partial_"):
         return made
-    if group == "optimizer":  # stays a partial: the parameters come later
+    takes = inspect.signature(made.func).parameters
+    if unknown := made.keywords.keys() - takes.keys():
+        known = [name for name in takes if name not in given]
+        raise UsageError(f"{group} takes {', '.join(known)}, received {', '.join(sorted(unknown))}; correct the name")
+    if not given:
         return made
     try:
-        inspect.signature(made).bind(**given)
-    except TypeError as error:
-        raise UsageError(
-            f"{config[group]._target_} must be given what its signature names, received {group}.*: {error}; "
-            f"see its documentation"
-        ) from error
-    return made(**given)
+        return made(**given)
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise UsageError(f"{group}: {error}") from error

@@ -15,7 +15,7 @@ from experiments.errors import UsageError
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 REFUSED = 2
-UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC}
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC}
 
 
 def command(config_name: str, job: Callable[[DictConfig], None]) -> None:
@@ -24,20 +24,29 @@ def command(config_name: str, job: Callable[[DictConfig], None]) -> None:
     Exits with status 2 and a message for bad input, with 130 after Ctrl-C. Other errors keep their traceback, and so
     does everything if HYDRA_FULL_ERROR is set.
     """
+    started = False
+
+    def noted(config: DictConfig) -> None:
+        nonlocal started
+        started = True
+        job(config)
+
     # from 1.4 on Hydra deprecates the argument that 1.3 asks for
     version = {} if tuple(map(int, hydra.__version__.split(".")[:2])) >= (1, 4) else {"version_base": None}
-    application = hydra.main(config_path=str(Path(__file__).parent / "conf"), config_name=config_name, **version)
+    conf = str(Path(__file__).parent / "conf")
+    application: Callable[[], None] = hydra.main(config_path=conf, config_name=config_name, **version)(noted)
     if os.environ.get("HYDRA_FULL_ERROR"):
-        application(job)()
+        application()
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra must not print what `explain` puts better
     try:
-        application(job)()
+        application()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
-        message = explain(error)
+        # before the job starts, all that Hydra does with files is to make the output folder
+        message = explain_unwritable(error) if isinstance(error, OSError) and not started else explain(error)
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)
@@ -50,20 +59,22 @@ def explain(error: BaseException) -> str | None:
     """What the user has to put right, or None if the error is a fault of the program."""
     if isinstance(error, UsageError):
         return str(error)
-    if isinstance(error, InstantiationException):
-        cause = error.__cause__
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        cause, where = error.__cause__, str(error).splitlines()[-1].replace("full_key", "config key")
         if isinstance(cause, UsageError):
             return str(cause)
-        return str(error) if cause is None or isinstance(cause, ValueError | TypeError | ImportError) else None
+        return f"{cause} ({where})" if isinstance(cause, ValueError | TypeError | ImportError) else None
     if isinstance(error, HydraException | OmegaConfBaseException):
-        cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
-        return f"{error}{cause}"
-    if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is not None:
-        return (
-            f"the output folder must be writable, received {error.filename}: {error.strerror}; "
-            f"set hydra.run.dir=... (with -m: hydra.sweep.dir=...) to a folder of yours"
-        )
-    return None
+        return "\n".join([str(error), *([str(error.__cause__)] if error.__cause__ else [])])
+    return explain_unwritable(error) if isinstance(error, OSError) and error.errno in UNWRITABLE else None
+
+
+def explain_unwritable(error: OSError) -> str:
+    """What to do where the output folder cannot be made or written."""
+    return (
+        f"the output folder must be writable, received {error.filename}: {error.strerror}; "
+        f"set hydra.run.dir=... (with -m: hydra.sweep.dir=...) to a folder of yours"
+    )
 
 
 def require_complete(config: DictConfig) -> None:

@@ -65,6 +65,7 @@ def run(
     _, channels, _, size = data.train.pixels.shape
     net = build(config, "model", channels=channels, size=size, classes=data.train.classes)
     operations = flops.count(net, channels, size)
+    build(config, "optimizer", params=net.parameters())  # refuses bad settings here, before there is a Trainer
     module = Classifier(net, build(config, "optimizer"), config.channels_last)
     selection: Callback | None = build(config, "selection")
     meter = Meter(selection)
