@@ -51,6 +51,10 @@ class LoopPatch:
         self._replace(epoch_loop, "_should_accumulate", lambda: not self._steps or accumulate())
         for loop in (epoch_loop.automatic_optimization, epoch_loop.manual_optimization):
             self._replace(loop, "run", self._unless_skipped(loop.run))
+        # Under manual optimization the connector writes a row after every batch, whatever `_should_accumulate` says.
+        connector: Any = trainer._logger_connector
+        write_row = connector.update_train_step_metrics
+        self._replace(connector, "update_train_step_metrics", lambda: write_row() if self._steps else None)
 
     def remove(self) -> None:
         """Put everything back. Harmless when called again."""
