@@ -91,6 +91,7 @@ def _numbers(scheduler: object, depth: int = 2) -> list[Any]:
                 found.extend([*item.args, *item.keywords.values()])
             elif inspect.isfunction(item):
                 found.extend(cell.cell_contents for cell in item.__closure__ or ())
-            elif depth and hasattr(item, "last_epoch"):
+                found.extend([*(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values()])
+            elif depth and hasattr(item, "__dict__") and (callable(item) or hasattr(item, "last_epoch")):
                 found.extend(_numbers(item, depth - 1))
     return [number for number in found if isinstance(number, (int, float))]
