@@ -68,8 +68,10 @@ def systematic_sample(
         ``[k]`` int64, in no particular order.
     """
     permutation = order.argsort()
-    ends = inclusion[permutation].cumsum(0)
+    lengths = inclusion[permutation]
+    ends = lengths.cumsum(0)
     teeth = torch.floor(ends * (k / ends[-1]) + start)  # the last end is k, whatever the rounding of the sum
-    hits = torch.diff(teeth, prepend=teeth.new_zeros(1))
-    # topk rather than nonzero: its size is known to the host, and a tooth that rounding moved costs no row.
+    hits = torch.diff(teeth, prepend=teeth.new_zeros(1)).clamp_max(1) + (lengths >= 1)
+    # topk rather than nonzero: its size is known to the host, and a tooth that rounding moved costs no row (least of
+    # all one that is certain, which is why those count double).
     return permutation[hits.topk(k).indices]

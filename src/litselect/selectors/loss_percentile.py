@@ -82,10 +82,11 @@ class LossPercentile(Selector):
     def select(self, k: int, *, losses: Float[Tensor, " batch"]) -> Selection:
         """K rows whose inclusion follows the law, or a Bernoulli draw of each."""
         self._losses.append(losses)
-        law = self._losses.percentile(losses) ** self.beta
+        percentile = self._losses.percentile(losses)
         n, device = losses.numel(), losses.device
         if not self.fixed_size:
-            return Selection((self.uniform(n, device) < law).nonzero().squeeze(1))
+            return Selection((self.uniform(n, device) < percentile**self.beta).nonzero().squeeze(1))
+        law = (percentile / percentile.amax()) ** self.beta  # c takes up any factor; this one prevents underflow
         draws = self.uniform(n + 1, device)
         return Selection.of(systematic_sample(inclusion_probabilities(law, k), k, draws[1:], draws[0]))
 

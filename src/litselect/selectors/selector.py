@@ -179,8 +179,8 @@ class Selector(ABC):
         if self._generator is None:
             default = torch.initial_seed() if self.default_seed is None else self.default_seed
             seed = default if self.seed is None else self.seed
-            words = np.random.SeedSequence([seed % 2**63, self.rank]).generate_state(1, np.uint64)
-            self._generator = torch.Generator().manual_seed(int(words[0] >> 1))
+            words = np.random.SeedSequence([int(seed) % 2**63, self.rank]).generate_state(1, np.uint64)
+            self._generator = torch.Generator().manual_seed(int(words[0]) >> 1)
         return self._generator
 
     def uniform(self, n: int, device: torch.device) -> Float[Tensor, " n"]:
