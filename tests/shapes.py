@@ -45,11 +45,12 @@ def enforce(package: str) -> None:
 @contextmanager
 def unchecked() -> Iterator[None]:
     """Any shape passes: for what a user is told about a wrong one, and for loops of ten thousand calls."""
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         yield
     finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def checked(function: Any) -> Any:

@@ -1,0 +1,25 @@
+"""Every selector with canonical settings. A new selector is one line here, and the contract suite runs over it."""
+
+from litselect.selectors import KeepAll, LossPercentile, RandomSubset, TopLoss
+from tests.selectors.case import Case, as_ledger, as_logits, as_ratings
+from tests.selectors.specimens import LeastSure, RatedDraw, Remembering, WeightedCoins, WeightedDraw, Wrapper
+
+# fmt: off
+CASES = [
+    Case("KeepAll", lambda keep, seed: KeepAll(), prefers_hard=False, has_keep=False, keeps_all=True),
+    Case("RandomSubset", lambda keep, seed: RandomSubset(keep, seed=seed), prefers_hard=False, draws=True),
+    Case("TopLoss", lambda keep, seed: TopLoss(keep)),
+    Case("LossPercentile", lambda keep, seed: LossPercentile(keep, seed=seed), draws=True, stateful=True),
+    Case("LossPercentile-independent", lambda keep, seed: LossPercentile(keep, fixed_size=False, seed=seed),
+         draws=True, stateful=True),
+]
+
+SPECIMENS = [  # sound selectors of the kinds that are to come
+    Case("needs-logits", lambda keep, seed: LeastSure(keep), as_logits),
+    Case("needs-ratings", lambda keep, seed: RatedDraw(keep, seed=seed), as_ratings, draws=True),
+    Case("weighted", lambda keep, seed: WeightedDraw(keep, seed=seed), draws=True, weighted=True),
+    Case("weighted-probabilistic", lambda keep, seed: WeightedCoins(keep, seed=seed), draws=True, weighted=True),
+    Case("needs-ids", lambda keep, seed: Remembering(keep), as_ledger, stateful=True, warm_calls=1),
+    Case("wrapper", lambda keep, seed: Wrapper(LossPercentile(keep, seed=seed)), draws=True, stateful=True),
+]
+# fmt: on

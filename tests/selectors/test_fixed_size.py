@@ -1,0 +1,208 @@
+"""Draws of exactly k rows that include each row as often as they should."""
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from litselect.selectors import LossPercentile, RandomSubset, Selection, TopLoss
+from litselect.selectors.fixed_size import inclusion_probabilities, systematic_sample
+from litselect.selectors.selector import Selector
+from tests import shapes
+
+TINY = torch.finfo(torch.float64).tiny
+
+
+def reference(law: list[float], k: int) -> list[float]:
+    """Scale, cap what exceeds 1, scale the rest again, until nothing does. In exact arithmetic."""
+    pi: list[Fraction | None] = [None] * len(law)
+    weights = [Fraction(max(p, TINY)) for p in law]
+    while True:
+        free = [i for i, value in enumerate(pi) if value is None]
+        left = k - (len(pi) - len(free))
+        total = sum(weights[i] for i in free)
+        scaled = {i: weights[i] * left / total for i in free}
+        over = [i for i in free if scaled[i] >= 1]
+        if left == 0 or not over:
+            return [float(scaled[i]) if value is None else 1.0 for i, value in enumerate(pi)]
+        for i in over:
+            pi[i] = Fraction(1)
+
+
+probability = st.one_of(
+    st.just(0.0),
+    st.just(1.0),
+    st.floats(0, 1),
+    st.floats(-300, 300).map(lambda exponent: 10.0**exponent),
+    st.sampled_from([1e-12, 0.5, 1 / 3, TINY]),
+)
+
+
+@st.composite
+def laws(draw: st.DrawFn) -> tuple[list[float], int]:
+    law = draw(st.lists(probability, min_size=1, max_size=24))
+    return law, draw(st.integers(1, len(law)))
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(laws())
+def test_inclusion_equals_the_iterative_reference(case: tuple[list[float], int]) -> None:
+    law, k = case
+    pi = inclusion_probabilities(torch.tensor(law, dtype=torch.float64), k)
+    assert pi.tolist() == pytest.approx(reference(law, k), rel=1e-9, abs=1e-12)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(laws())
+def test_inclusion_sums_to_k_and_keeps_the_order(case: tuple[list[float], int]) -> None:
+    law, k = case
+    tensor = torch.tensor(law, dtype=torch.float64)
+    pi = inclusion_probabilities(tensor, k)
+    assert pi.sum().item() == pytest.approx(k, rel=1e-9)
+    assert ((pi >= 0) & (pi <= 1)).all()
+    assert (pi[tensor.argsort()].diff() >= 0).all()
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(laws())
+def test_uncapped_rows_stay_in_proportion(case: tuple[list[float], int]) -> None:
+    law, k = case
+    tensor = torch.tensor(law, dtype=torch.float64).clamp_min(TINY)
+    pi = inclusion_probabilities(tensor, k)
+    free = pi < 1 - 1e-9
+    if free.any():
+        ratio = (pi[free].log() - tensor[free].log()).exp()
+        assert ratio.tolist() == pytest.approx([ratio[0].item()] * len(ratio), rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [1, 2, 3000])
+def test_extremes(n: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(n)
+    for law in (torch.zeros(n), torch.ones(n), torch.rand(n, generator=generator), torch.eye(n)[0]):
+        for k in {1, (n + 1) // 2, n}:
+            pi = inclusion_probabilities(law.to(dtype), k)
+            assert pi.dtype == dtype
+            assert pi.sum().item() == pytest.approx(k, rel=1e-4 if dtype is torch.float32 else 1e-10)
+            assert pi.max() <= 1
+    assert (inclusion_probabilities(torch.rand(n, dtype=dtype, generator=generator), n) > 1 - 1e-6).all()
+
+
+# ---------------------------------------------------------------------- the draw
+
+LAWS = {
+    "equal": [1.0] * 12,
+    "linear": [float(i) for i in range(1, 13)],
+    "steep": [2.0**-i for i in range(12)],
+    "two kinds": [1.0] * 6 + [0.05] * 6,
+    "zeros": [0.0] * 3 + [1.0] * 9,
+    "one giant": [1e6] + [1.0] * 11,
+    "beta of 1/3": [((i + 0.5) / 12) ** 2 for i in range(12)],
+}
+DRAWS = 2000
+
+
+def miss(law: list[float], k: int, sample: str = "systematic") -> float:
+    """The largest distance of a measured inclusion from the law, in standard errors."""
+    generator = torch.Generator().manual_seed(7)
+    n = len(law)
+    pi = inclusion_probabilities(torch.tensor(law, dtype=torch.float64), k)
+    counts = torch.zeros(n, dtype=torch.float64)
+    with shapes.unchecked():
+        for draws in torch.rand(DRAWS, n + 1, dtype=torch.float64, generator=generator):
+            if sample == "systematic":
+                rows = systematic_sample(pi, k, draws[1:], draws[0])
+            else:  # one row after the other, with the law as weights (Efraimidis and Spirakis)
+                rows = (draws[1:].log() / (pi / k)).topk(k).indices
+            assert rows.dtype == torch.int64
+            assert len(set(rows.tolist())) == k
+            counts[rows] += 1
+    error = (counts / DRAWS - pi).abs()
+    sigma = (pi * (1 - pi) / DRAWS).sqrt()
+    certain = sigma < 1e-6
+    if (error[certain] > 1e-3).any():
+        return math.inf
+    return (error / sigma)[~certain].max().item() if not certain.all() else 0.0
+
+
+@pytest.mark.parametrize("k", [1, 4, 9])
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_measured_inclusion_equals_the_law(law: list[float], k: int) -> None:
+    assert miss(law, k) < 5
+
+
+def test_successive_sampling_would_be_noticed() -> None:
+    """The known fault of two rivals."""
+    for name in ("linear", "beta of 1/3"):
+        assert miss(LAWS[name], 6, "successive") > 20
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(laws(), st.integers(0, 2**31), st.sampled_from([0.0, 0.5, math.nextafter(1.0, 0.0), None]))
+def test_the_size_is_exact_whatever_the_law_and_the_draw(
+    case: tuple[list[float], int], seed: int, start: float | None
+) -> None:
+    law, k = case
+    draws = torch.rand(len(law) + 1, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    if start is not None:
+        draws[0] = start
+    pi = inclusion_probabilities(torch.tensor(law, dtype=torch.float64), k)
+    rows = systematic_sample(pi, k, draws[1:], draws[0])
+    assert len(rows) == len(set(rows.tolist())) == k
+    assert set((pi >= 1).nonzero().squeeze(1).tolist()) <= set(rows.tolist())
+
+
+# ---------------------------------------------------------------------- no host sync
+
+SYNCS = {"_local_scalar_dense", "item", "nonzero", "masked_select", "is_nonzero", "equal", "unique", "_unique2"}
+
+
+class CountSyncs(TorchDispatchMode):
+    """Notes every operation that must wait for the device: a value to the host, or a size that depends on one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        boolean_index = name in ("index", "index_put", "index_put_") and any(
+            isinstance(index, Tensor) and index.dtype == torch.bool for index in args[1]
+        )
+        if name in SYNCS or boolean_index:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def syncs(selector: Selector, calls: int = 3) -> list[str]:
+    """The syncs of `select`; the check for NaN, which is made on the CPU alone, is not counted."""
+    with shapes.unchecked(), CountSyncs() as counter:
+        for _ in range(calls):
+            selector.select(4, **{"losses": torch.rand(8)} if selector.needs else {})
+    return counter.found
+
+
+def test_the_fixed_size_form_needs_no_host_sync() -> None:
+    assert syncs(LossPercentile(0.5, history=20)) == []
+    assert syncs(TopLoss(0.5)) == []
+    with CountSyncs() as counter:
+        RandomSubset(0.5).select(4, candidates=8, device=torch.device("cpu"))
+    assert counter.found == []
+
+
+class Waiting(TopLoss):
+    def select(self, k: int, *, losses: Tensor) -> Selection:
+        rows = (losses >= losses.sort().values[-k]).nonzero().squeeze(1)
+        float(losses.mean())
+        losses[losses > 0]
+        return Selection(rows)
+
+
+def test_a_host_sync_would_be_noticed() -> None:
+    assert syncs(LossPercentile(0.5, fixed_size=False), calls=1) == ["nonzero"]
+    assert syncs(Waiting(0.5), calls=1) == ["nonzero", "_local_scalar_dense", "index"]

@@ -1,0 +1,104 @@
+"""The base class: what it reads off a subclass, and what it says about wrong input."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from litselect.selectors import KeepAll, LossPercentile, RandomSubset, Selection, Selector, TopLoss
+from tests.selectors.specimens import LeastSure
+
+
+def test_a_subclass_that_asks_for_what_no_one_provides_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Wishful\.select asks for entropy, which no one provides.*losses, logits"):
+
+        class Wishful(Selector):
+            def select(self, k: int, *, losses: Tensor, entropy: Tensor) -> Selection: ...
+
+
+def test_needs_are_read_off_the_signature() -> None:
+    class Mixed(Selector):
+        def select(self, k: int, *, losses: Tensor, ids: Tensor | None = None, candidates: int) -> Selection:
+            assert ids is None
+            return Selection(torch.arange(candidates)[:k])
+
+    assert Mixed.needs == {"losses"}
+    assert RandomSubset.needs == KeepAll.needs == frozenset()
+    assert LeastSure.needs == {"logits", "targets"}
+    assert len(Mixed(keep=0.5)(losses=torch.rand(4))) == 2
+
+
+def test_the_interface_itself_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        Selector()  # pyright: ignore
+
+
+def test_seed_and_generator_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="`seed` or `generator`"):
+        RandomSubset(seed=0, generator=torch.Generator())
+
+
+@pytest.mark.parametrize("kind", [RandomSubset, LossPercentile])
+def test_a_given_generator_is_drawn_from_and_shown(kind: type[Selector]) -> None:
+    def choose(generator: torch.Generator) -> list[list[int]]:
+        selector = kind(0.5, generator=generator)
+        assert "generator=<torch" in repr(selector)
+        return [selector(losses=torch.arange(20.0)).indices.tolist() for _ in range(3)]
+
+    one, other = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    assert choose(one) == choose(other)
+    assert one.get_state().equal(other.get_state())
+    assert not one.get_state().equal(torch.Generator().manual_seed(1).get_state())
+
+
+def test_the_repr_shows_nothing_that_was_not_given() -> None:
+    assert repr(KeepAll()) == "KeepAll()"
+    assert repr(RandomSubset(0.25)) == "RandomSubset(keep=0.25)"
+    assert repr(LossPercentile(beta=1.0, seed=3)) == "LossPercentile(keep=0.5, history=1024, fixed_size=True, seed=3)"
+
+
+@pytest.mark.usefixtures("any_shape")
+@pytest.mark.parametrize("shape", [(), (4, 1), (1, 4)])
+def test_losses_that_are_not_one_number_a_row_are_refused(shape: tuple[int, ...]) -> None:
+    """Not a crash, and no silent ranking along another dimension."""
+    with pytest.raises(ValueError, match=r"Expected losses of shape \[N\], but got .* Pass one number per candidate"):
+        TopLoss()(losses=torch.rand(shape))
+
+
+@pytest.mark.usefixtures("any_shape")
+def test_logits_without_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"Expected logits of shape \[N, \.\.\.\], but got \(\)"):
+        TopLoss()(losses=torch.rand(4), logits=torch.tensor(1.0))
+
+
+@pytest.mark.usefixtures("any_shape")
+def test_scores_that_disagree_about_n_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one row per candidate, but got \{'losses': 4, 'ids': 5\}"):
+        TopLoss()(losses=torch.rand(4), ids=torch.arange(5))
+    with pytest.raises(ValueError, match=r"'candidates': 5"):
+        TopLoss()(losses=torch.rand(4), candidates=5)
+    with pytest.raises(ValueError, match="no tensor at all"):
+        RandomSubset()()
+
+
+@pytest.mark.parametrize("candidates", [0, -3])
+def test_no_candidates_are_refused(candidates: int) -> None:
+    with pytest.raises(ValueError, match="empty batch"):
+        RandomSubset()(candidates=candidates)
+
+
+def test_masked_logits_are_no_error() -> None:
+    logits = torch.tensor([[0.0, -torch.inf], [0.0, 0.0], [0.0, 3.0], [0.0, -1.0]])
+    assert LeastSure(0.5)(logits=logits, targets=torch.zeros(4, dtype=torch.int64)).indices.tolist() == [1, 2]
+
+
+def test_keep_all_says_what_it_cannot_do() -> None:
+    with pytest.raises(ValueError, match=r"KeepAll trains every candidate, but k=2 of N=4 .* RandomSubset"):
+        KeepAll()(candidates=4, k=2)
+
+
+def test_a_selection_orders_its_weights_with_its_rows() -> None:
+    selection = Selection.of(torch.tensor([3, 0, 2]), torch.tensor([0.3, 0.0, 0.2]))
+    assert selection.indices.tolist() == [0, 2, 3]
+    assert selection.weights is not None
+    assert selection.weights.tolist() == pytest.approx([0.0, 0.2, 0.3])
+    assert len(selection) == 3
