@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _BACKWARD: Final = cast("Any", Tensor).backward
 _DIVISIONS: Final = frozenset(
-    {torch.div, torch.true_divide, Tensor.div, Tensor.true_divide, Tensor.__truediv__, Tensor.__itruediv__}
+    {torch.div, torch.true_divide, Tensor.div, Tensor.true_divide, Tensor.div_, Tensor.true_divide_}
 )
 
 
@@ -138,11 +138,14 @@ class LossCapture(TorchFunctionMode):
         if isinstance(result, Tensor) and all(
             id(arg) in self._sums for arg in tensors if isinstance(arg, Tensor) and arg.grad_fn is not None
         ):
-            if func in _DIVISIONS and id(args[0]) in self._sums and self._counts_examples(args[1]):
-                with torch.enable_grad():  # the same value, `n` times the derivative
-                    return result + (self.n - 1) * (result - result.detach())
             self._sums[id(result)] = result
+            if func in _DIVISIONS and id(args[0]) in self._sums and self._counts_examples(args[1]):
+                del self._sums[id(result)]
+                cast("Any", result).register_hook(self._times_n)
         return result
+
+    def _times_n(self, derivative: Tensor) -> Tensor:
+        return self.n * derivative
 
     def _counts_examples(self, divisor: Any) -> bool:
         """Whether a sum divided by this is a mean over the examples, or over their elements."""
