@@ -13,7 +13,7 @@ from litselect.callbacks.counters import Counters
 from litselect.callbacks.nonfinite import POLICIES, Policy
 from litselect.callbacks.refill_queue import RefillQueue
 from litselect.callbacks.requirements import check_fit, declared_batch_size, warn_of_long_schedule
-from litselect.callbacks.run_state import gather_ranks, own_state, pick_state, resume_streams
+from litselect.callbacks.run_state import gather_ranks, own_state, pick_state, resume_run
 from litselect.callbacks.selection_log import log_batch, log_epoch
 from litselect.callbacks.selection_session import SelectionSession
 from litselect.scoring import ScoringPass
@@ -109,7 +109,7 @@ class ExampleSelection(CallbackBase):
         self.skipped = False  # whether the newest batch made no step
         self.verified = False  # whether captured losses have been found to belong to their rows
         self._rank, self._world_size, self._resumed = 0, 1, False
-        self._streams: dict[str, Any] | None = None  # of a checkpoint, until training starts
+        self._loaded: dict[str, Any] | None = None  # what a checkpoint says of the run, until training starts
         self._device: torch.device | None = None  # of the module, from the first fit on
         self._session: SelectionSession | None = None
 
@@ -128,7 +128,9 @@ class ExampleSelection(CallbackBase):
         run = loop.run
 
         def run_then_close() -> None:
-            vars(loop).pop("run", None)  # gone already where a broken fit left its own around this one
+            loop.__dict__.pop("run", None)  # gone already where a broken fit left its own around this one
+            if self._loaded is not None:
+                self._loaded["loaders"] = list(getattr(loop, "_combined_loader_states_to_load", []))
             try:
                 run()
             finally:
@@ -148,12 +150,16 @@ class ExampleSelection(CallbackBase):
                 "on from it, selection starts afresh.",
                 stacklevel=2,
             )
-        self._session = SelectionSession(self, trainer, pl_module)
+        self._session = session = SelectionSession(self, trainer, pl_module)
         self._device = pl_module.device
-        if self._streams is not None:
-            resume_streams(self._streams, trainer, pl_module.device)
-            self._streams = None
-        self._place_selector(trainer)  # whose default seed is that of the stream which has just been resumed
+
+        def begin() -> None:
+            if self._loaded is not None:
+                resume_run(self._loaded, trainer, pl_module, session.patch)
+                self._loaded = None
+            self._place_selector(trainer)  # whose default seed is that of the stream which has just been resumed
+
+        session.patch.once(trainer.strategy, "on_train_start", begin)  # after everybody else's hook, which may draw
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """No step is made from scores that were NaN."""
@@ -187,7 +193,7 @@ class ExampleSelection(CallbackBase):
         return {
             "selector": type(self.selector).__name__,
             "across_ranks": self.across_ranks,
-            "ranks": gather_ranks(own_state(self, self._device)),
+            "ranks": gather_ranks(own_state(self, self._session and self._session.module, self._device)),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -199,7 +205,7 @@ class ExampleSelection(CallbackBase):
         self.training_batch_size = state["training_batch_size"]
         if state["selector"] is not None:
             self.selector.load_state_dict(state["selector"])
-        self._streams = state["streams"]
+        self._loaded = state if state["streams"] is not None else None
         self._resumed = True
 
     def _place_selector(self, trainer: Trainer) -> None:

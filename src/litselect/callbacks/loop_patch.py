@@ -56,12 +56,21 @@ class LoopPatch:
         write_row = connector.update_train_step_metrics
         self._replace(connector, "update_train_step_metrics", lambda: write_row() if self._steps else None)
 
+    def once(self, owner: Any, name: str, before: Callable[[], None]) -> None:
+        """Call `before` ahead of the next call of a method."""
+        original = getattr(owner, name)
+
+        def first(*args: Any) -> Any:
+            _restore(owner, name, first)
+            before()
+            return original(*args)
+
+        self._replace(owner, name, first)
+
     def remove(self) -> None:
         """Put everything back. Harmless when called again."""
         while self._patched:
-            owner, name, ours = self._patched.pop()
-            if owner.__dict__.get(name) is ours:
-                delattr(owner, name)
+            _restore(*self._patched.pop())
 
     def _replace(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
         self._patched.append((owner, name, function))
@@ -69,3 +78,8 @@ class LoopPatch:
 
     def _unless_skipped(self, run: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, **kwargs: run(*args, **kwargs) if self._steps else {}
+
+
+def _restore(owner: Any, name: str, ours: Any) -> None:
+    if owner.__dict__.get(name) is ours:
+        delattr(owner, name)

@@ -10,12 +10,14 @@ from torch import distributed
 
 from litselect.callbacks.counters import Counters
 from litselect.callbacks.random_streams import restore_streams, streams_state
+from litselect.callbacks.rank_buffers import own_buffers, restore_buffers
 from litselect.callbacks.refill_queue import RefillQueue
 
 if TYPE_CHECKING:
-    from pytorch_lightning import Trainer
+    from pytorch_lightning import LightningModule, Trainer
 
     from litselect.callbacks.example_selection import ExampleSelection
+    from litselect.callbacks.loop_patch import LoopPatch
 
 
 def gather_ranks(own: dict[str, Any]) -> list[dict[str, Any]]:
@@ -27,8 +29,10 @@ def gather_ranks(own: dict[str, Any]) -> list[dict[str, Any]]:
     return cast("list[dict[str, Any]]", states)
 
 
-def own_state(callback: ExampleSelection, device: torch.device | None) -> dict[str, Any]:
-    """All that changes while this rank trains."""
+def own_state(
+    callback: ExampleSelection, module: LightningModule | None, device: torch.device | None
+) -> dict[str, Any]:
+    """All that changes while this rank trains: `module`, on `device`, once it does."""
     return {
         "counters": callback.counters.state_dict(),
         "selector": callback.selector.state_dict(),
@@ -37,6 +41,7 @@ def own_state(callback: ExampleSelection, device: torch.device | None) -> dict[s
         "verified": callback.verified,
         "training_batch_size": callback.training_batch_size,
         "streams": None if device is None else streams_state(device),
+        "buffers": {} if module is None else own_buffers(module),
     }
 
 
@@ -78,22 +83,30 @@ def _without_stream(state: Any) -> Any:
     return {name: _without_stream(value) for name, value in items if name != "generator"}
 
 
-def resume_streams(streams: dict[str, Any], trainer: Trainer, device: torch.device) -> None:
-    """Let shuffling, augmentation and dropout go on where the checkpoint left them.
+def resume_run(state: dict[str, Any], trainer: Trainer, module: LightningModule, patch: LoopPatch) -> None:
+    """Let shuffling, augmentation, dropout and scoring go on where the checkpoint left them.
 
-    To be called once the data is set up, which draws from the streams. Where the checkpoint ended an epoch, the
-    iterator of the next one has been made too early and is made again.
+    To be called once the data is set up and training has started, which draw from the streams. Where the checkpoint
+    ended an epoch, the iterator of the next one has been made too early, and is made again when the epoch begins.
     """
     fit_loop: Any = trainer.fit_loop
-    restore_streams(streams, device)
     epochs, batches = fit_loop.epoch_progress.current, fit_loop.epoch_loop.batch_progress.current
-    if epochs.processed == epochs.ready:
-        for loader in fit_loop._combined_loader.flattened:
-            _set_epoch(loader, epochs.processed)  # workers fetch as soon as there is an iterator
-        iter(fit_loop._data_fetcher)
+    loaders: list[Any] = fit_loop._combined_loader.flattened
+    ended = epochs.processed == epochs.ready
+    # Set to the end of an epoch, some loaders have nothing more to give and others are in the next one already.
+    ahead = ended and bool(state["loaders"]) and next(fit_loop._data_fetcher, None) is not None
+    restore_buffers(module, state["buffers"])
+    restore_streams(state["streams"], module.device)
+    if ended:
+
+        def begin_epoch() -> None:
+            if ahead:
+                fit_loop._combined_loader._load_state_dicts(state["loaders"])
+            iter(fit_loop._data_fetcher)
+
+        patch.once(fit_loop.epoch_loop, "on_run_start", begin_epoch)
     elif 0 < batches.ready < trainer.num_training_batches and not all(
-        hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
-        for loader in fit_loop._combined_loader.flattened
+        hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict") for loader in loaders
     ):
         warnings.warn(
             f"Training goes on within an epoch, after batch {batches.ready} of {trainer.num_training_batches}, but the "
@@ -102,10 +115,3 @@ def resume_streams(streams: dict[str, Any], trainer: Trainer, device: torch.devi
             "`state_dict` and `load_state_dict`, such as torchdata's StatefulDataLoader.",
             stacklevel=2,
         )
-
-
-def _set_epoch(loader: Any, epoch: int) -> None:
-    """Tell the samplers of `loader`, as Lightning does once training has started."""
-    for sampler in (getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None)):
-        if callable(set_epoch := getattr(sampler, "set_epoch", None)):
-            set_epoch(epoch)

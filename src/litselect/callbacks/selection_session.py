@@ -61,11 +61,11 @@ class SelectionSession:
         self._optimizer_steps = trainer.global_step
         # One row alone crashes batch statistics, to which a plain batch gives no trouble.
         self._minimum = 2 if any(isinstance(child, _BatchNorm) for child in module.modules()) else 1
-        self._patch = LoopPatch(trainer, self._choose, self._train, skipped=callback.skipped)
+        self.patch = LoopPatch(trainer, self._choose, self._train, skipped=callback.skipped)
 
     def close(self) -> None:
         """Put the loops back."""
-        self._patch.remove()
+        self.patch.remove()
 
     def batch_done(self) -> None:
         """Count what the batch took."""
