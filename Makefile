@@ -4,13 +4,24 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 UV     := $(shell command -v uv 2>/dev/null)
 
-.PHONY: train test lint format clean
+.PHONY: train test test-floor test-clients lint format clean
 
 train: $(VENV)/.experiments
 	$(BIN)/python -m experiments.compare data=digits selections=[uniform,random_subset,selective_backprop] seeds=3
 
 test: lint
 	$(BIN)/python -m pytest -n 2
+
+# The oldest versions that pyproject.toml allows, and pytorch_lightning without lightning. Old libraries warn about
+# new ones of their dependencies, so warnings are no errors here. Needs Python 3.10 to 3.12 (numpy 1.26).
+test-floor:
+	$(MAKE) VENV=.venv-floor .venv-floor/.floor
+	.venv-floor/bin/python -m pytest -n 2 -W default --disable-warnings tests/selectors tests/scoring tests/callbacks
+
+# Modules that no one here wrote (docs/compatibility.md). Downloads gigabytes the first time.
+test-clients:
+	$(MAKE) VENV=.venv-clients .venv-clients/.clients
+	.venv-clients/bin/python -m pytest -W default --disable-warnings tests/clients
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -22,7 +33,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) dist outputs multirun runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-floor .venv-clients dist outputs multirun runs .pytest_cache .ruff_cache .hypothesis
 
 ifdef UV
 $(VENV)/.made:
@@ -44,4 +55,12 @@ $(VENV)/.experiments: $(VENV)/.made pyproject.toml
 
 $(VENV)/.test: $(VENV)/.experiments pyproject.toml
 	$(INSTALL) --group test
+	touch $@
+
+$(VENV)/.floor: $(VENV)/.made pyproject.toml
+	$(INSTALL) --group floor -e .
+	touch $@
+
+$(VENV)/.clients: $(VENV)/.made pyproject.toml
+	$(INSTALL) --group clients -e .
 	touch $@
