@@ -52,7 +52,7 @@ def pool_scores(scores: Float[Tensor, " batch"]) -> tuple[Float[Tensor, " all"],
 
 
 def select_share(
-    select: Callable[[Float[Tensor, " all"]], Selection], scores: Float[Tensor, " batch"], rank: int, minimum: int
+    select: Callable[[Tensor], Selection], scores: Float[Tensor, " batch"], rank: int, minimum: int
 ) -> Share | None:
     """Let every rank make the same selection from the candidates of all, and answer with this rank's rows.
 
