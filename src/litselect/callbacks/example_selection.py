@@ -161,6 +161,11 @@ class ExampleSelection(CallbackBase):
 
         session.patch.once(trainer.strategy, "on_train_start", begin)  # after everybody else's hook, which may draw
 
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
+        """Look at the loss of batches that are not scored, under automatic and manual optimization alike."""
+        if self._session is not None:
+            self._session.look_at_loss(loss)
+
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """No step is made from scores that were NaN."""
         if self._session is not None:

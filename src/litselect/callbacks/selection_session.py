@@ -188,23 +188,21 @@ class SelectionSession:
         if chosen.weights is not None:
             with torch.compiler.set_stance("force_eager"), LossWeights(chosen.weights) as weights:
                 output = training_step(*args)
-            if not weights.applied:
+            declined = output is None and self.module.automatic_optimization
+            if not weights.applied and not declined:
                 raise CaptureError(
                     f"{self.callback.selector!r} weighs each example's loss, but no loss function of torch was called "
                     "in training_step to weigh. Compute the loss with torch.nn.functional or one of torch's loss "
                     "modules, or use a selector without weights."
                 )
             return _scaled(output, chosen.factor)
-        output: Any = training_step(*args)
-        if not self._selecting and self.callback.selector.needs and self.callback.nonfinite == "raise":
-            self._look_at_loss(output)
-        return _scaled(output, chosen.factor)
+        return _scaled(training_step(*args), chosen.factor)
 
-    def _look_at_loss(self, output: Any) -> None:
+    def look_at_loss(self, loss: Tensor) -> None:
         """While all rows are trained there are no scores: a NaN in any row shows in the loss."""
-        loss = cast("dict[str, Any]", output)["loss"] if isinstance(output, dict) else output
-        if isinstance(loss, Tensor):
-            self.guard.look(loss.detach(), "the training loss (no rows are selected yet)")
+        callback = self.callback
+        if not self._selecting and callback.selector.needs and callback.nonfinite == "raise":
+            self.guard.look(loss.detach(), "the training loss (no rows are selected now)")
 
 
 def _scaled(output: Any, factor: float) -> Any:
