@@ -18,12 +18,14 @@ def log_batch(session: SelectionSession, prog_bar: bool) -> None:
     Only at steps at which the Trainer writes, and only if the module writes too: selection adds columns, never rows.
     """
     trainer, module, selection, scores = session.trainer, session.module, session.selection, session.scores
-    if prog_bar and selection is not None:
-        module.log("kept", float(len(selection)) / session.candidates, prog_bar=True, logger=False)
+    kept = 1.0 if selection is None else len(selection) / session.candidates
+    if prog_bar:
+        module.log("kept", kept, prog_bar=True, logger=False)
     if not cast("Any", trainer)._logger_connector.should_update_logs or not _module_logs(session, "on_step"):
         return
+    _forget(session)
     values: dict[str, float | Tensor] = {name: float(v) for name, v in vars(session.callback.counters).items()}
-    values["kept"] = 1.0 if selection is None else len(selection) / session.candidates
+    values["kept"] = kept
     if scores is not None:
         values["loss_all"] = scores.mean()
         if selection is not None and len(selection):
@@ -36,6 +38,14 @@ def log_epoch(session: SelectionSession) -> None:
     if _module_logs(session, "on_epoch"):
         counters = vars(session.callback.counters)
         session.module.log_dict({f"{PREFIX}{name}": float(value) for name, value in counters.items()}, on_epoch=True)
+
+
+def _forget(session: SelectionSession) -> None:
+    """Lightning repeats what was last logged: here, the losses of a scored batch beside one that was not."""
+    results: Any = cast("Any", session.trainer)._results
+    for _, metric in list(results.valid_items()):
+        if metric.meta.name.startswith(PREFIX):
+            metric.reset()
 
 
 def _module_logs(session: SelectionSession, when: str) -> bool:
