@@ -38,10 +38,10 @@ class ActivePhase:
         if warmup_steps < 0:
             raise ValueError(f"Expected warmup_steps to be a number of batches >= 0, but got {warmup_steps!r}.")
         for name, bound in (("start", start), ("end", end)):
-            if bound < 0 or (isinstance(bound, float) and bound > 1):
+            if not bound >= 0 or (isinstance(bound, float) and bound > 1):
                 raise ValueError(
                     f"Expected `{name}` to be a fraction of training (a float in [0, 1]) or a number of epochs "
-                    f"(an int >= 0), but got {bound!r}. For a number of epochs pass {name}={math.ceil(abs(bound))}."
+                    f"(an int >= 0), but got {bound!r}. For a number of epochs pass an int, such as {name}=2."
                 )
         if type(start) is type(end) and end <= start:
             raise ValueError(f"Selection must end after it starts, but got start={start!r} and end={end!r}.")
