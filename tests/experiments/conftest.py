@@ -1,0 +1,48 @@
+"""Ways to run the applications inside the test process, which spares the seconds of importing torch anew."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+import experiments
+from experiments.cli import command
+
+CONF = Path(experiments.__file__).parent / "conf"
+QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")
+
+Command = Callable[..., int]
+
+
+@pytest.fixture
+def composing() -> Iterator[None]:
+    """Makes `hydra.compose` read `experiments/conf`."""
+    with initialize_config_dir(str(CONF), version_base=None):
+        yield
+
+
+@pytest.fixture
+def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """`application("train", "seed=1", ...)` is `python -m experiments.train seed=1 ...`, and returns the exit status.
+
+    It runs in `tmp_path / "run"` unless told otherwise.
+    """
+    from experiments import compare, train
+
+    jobs = {"train": train.main, "compare": compare.main}
+
+    def call(name: str, *arguments: str) -> int:
+        where = () if any("hydra.run.dir" in argument for argument in arguments) else (f"hydra.run.dir={tmp_path}/run",)
+        monkeypatch.setattr(sys, "argv", [f"experiments.{name}", *arguments, *where, *QUIET])
+        try:
+            command(name, jobs[name])
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        finally:
+            GlobalHydra.instance().clear()
+        return 0
+
+    return call

@@ -1,0 +1,132 @@
+"""A budget is spent to the end, the learning rate with it, whatever a method spends it on."""
+
+from typing import Any
+
+import pytest
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from experiments.callbacks import Budget, LearningRate, Meter
+from experiments.classifier import Classifier
+from experiments.data import ImageData
+from experiments.errors import UsageError
+from experiments.lightning_manners import quiet
+from experiments.models import Mlp
+from experiments.schedules import Linear
+from tests.experiments.sources import digits
+
+PARTS = digits().read()
+ROWS = len(PARTS[0])
+
+
+class Rates(Callback):
+    """Records the learning rate of every optimizer step."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        self.values.append(optimizer.param_groups[0]["lr"])
+
+
+def train(
+    unit: str, selection: Callback | None, epochs: int = 2, **limits: Any
+) -> tuple[Meter, Budget, Rates, Trainer]:
+    from torch.optim import SGD
+
+    data = ImageData(digits(batch_size=32, drop_last=limits.pop("drop_last", False)), seed=0, parts=PARTS)
+    net = Mlp(channels=1, size=8, classes=10, width=16, depth=1, dropout=0.0)
+    module = Classifier(net, lambda parameters: SGD(parameters, lr=0.5), channels_last=False)
+    meter, rates = Meter(selection), Rates()
+    budget = Budget(unit, epochs, meter)
+    rate = LearningRate(Linear(0.0), budget)
+    trainer = Trainer(
+        max_epochs=epochs if unit == "candidates" else -1,
+        accelerator="cpu",
+        callbacks=[*filter(None, [selection]), meter, budget, rate, rates],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **limits,
+    )
+    with quiet():
+        trainer.fit(module, data)
+    return meter, budget, rates, trainer
+
+
+def preset(**settings: Any) -> Callback:
+    from litselect.callbacks import SelectiveBackprop
+
+    return SelectiveBackprop(keep=0.25, **settings)
+
+
+def half() -> Callback:
+    from litselect.callbacks import ExampleSelection
+    from litselect.selectors import RandomSubset
+
+    return ExampleSelection(RandomSubset(keep=0.5))
+
+
+def test_plain_training_is_counted_without_a_callback() -> None:
+    meter, budget, rates, trainer = train("candidates", None)
+    tally = meter.tally
+    assert (tally.seen, tally.scored, tally.trained) == (2 * ROWS, 0, 2 * ROWS)
+    assert tally.steps == trainer.global_step == len(rates.values) == 80
+    assert budget.progress == 1
+    assert meter.seconds > 0
+
+
+def test_evaluation_stops_the_clock() -> None:
+    meter = Meter(None)
+    unused: Any = None
+    meter.on_train_start(unused, unused)
+    meter.on_validation_start(unused, unused)
+    stopped = meter.seconds
+    assert meter.seconds == stopped
+    meter.on_validation_end(unused, unused)
+    assert meter.seconds > stopped
+    meter.on_train_end(unused, unused)
+    assert meter.seconds == meter.seconds
+
+
+@pytest.mark.parametrize("selection", [None, half, lambda: preset(refill=True, warmup=0)])
+@pytest.mark.parametrize("unit", ["candidates", "trained"])
+def test_the_rate_decays_to_zero_in_the_budget(unit: str, selection: Any) -> None:
+    meter, budget, rates, _ = train(unit, selection() if selection else None)
+    assert budget.progress == 1
+    assert rates.values == sorted(rates.values, reverse=True)
+    assert rates.values[0] > 0.45
+    one_batch_before_the_end = 32 / (2 * ROWS)
+    # with refill, candidates of several batches wait for a step, so the last step may lie some batches back
+    assert rates.values[-1] <= 0.5 * 10 * one_batch_before_the_end
+    tally = meter.tally
+    assert (tally.seen if unit == "candidates" else tally.trained) == pytest.approx(2 * ROWS, abs=32)
+
+
+def test_refill_makes_fewer_steps_and_a_step_schedule_would_not_have_decayed() -> None:
+    meter, _, rates, trainer = train("candidates", preset(refill=True, warmup=0))
+    assert trainer.global_step == len(rates.values) < 0.4 * 80
+    assert meter.tally.seen == 2 * ROWS
+
+
+def test_equal_examples_trained_takes_more_epochs() -> None:
+    meter, _, _, trainer = train("trained", half())
+    assert meter.tally.trained == pytest.approx(2 * ROWS, abs=16)
+    assert meter.tally.seen == pytest.approx(4 * ROWS, rel=0.02)
+    assert trainer.current_epoch in (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("limits", "rows"),
+    [({"limit_train_batches": 5}, 160), ({"drop_last": True}, 1248), ({"limit_train_batches": 0.5}, 640)],
+)
+def test_the_amount_counts_rows_that_come(limits: dict[str, Any], rows: int) -> None:
+    meter, budget, _, _ = train("candidates", None, **limits)
+    assert meter.tally.seen == 2 * rows
+    assert budget.progress == 1
+
+
+def test_unknown_unit() -> None:
+    with pytest.raises(UsageError, match="one of candidates, trained, received hours"):
+        Budget("hours", 1, Meter(None))

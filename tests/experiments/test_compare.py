@@ -1,0 +1,124 @@
+"""`python -m experiments.compare`, end to end on real digits."""
+
+import csv
+import json
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import runner
+from experiments.watcher import Watcher
+from tests.experiments.conftest import Command
+
+SMALL = ("selections=[uniform,random_subset]", "seeds=2", "budget=2", "trainer.limit_train_batches=6", "logger=none")
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names the folders of the cells that are really run."""
+    done: list[str] = []
+    run = runner.run
+
+    def noted(request: Any, *rest: Any) -> Any:
+        done.append(request.out.name)
+        return run(request, *rest)
+
+    monkeypatch.setattr(runner, "run", noted)
+    return done
+
+
+def test_report(application: Command, tmp_path: Path, runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert application("compare", *SMALL) == 0
+    folder = tmp_path / "run"
+    found = rows(folder)
+    assert [(row["budget_unit"], row["selection"], row["seed"]) for row in found] == [
+        (unit, arm, seed) for seed in "01" for unit in ("candidates", "trained") for arm in ("uniform", "random_subset")
+    ]
+    assert len(runs) == 6  # uniform serves both budgets with one run
+    by_unit = {(row["budget_unit"], row["selection"]): int(row["examples_trained"]) for row in found}
+    full = 2 * 6 * 64
+    assert by_unit["candidates", "uniform"] == by_unit["trained", "uniform"] == full
+    assert by_unit["candidates", "random_subset"] == full // 2
+    assert by_unit["trained", "random_subset"] == full
+    text, page = (folder / "report.md").read_text(), (folder / "report.html").read_text()
+    for content in (text, page, capsys.readouterr().out):
+        assert "random_subset" in content
+        assert re.search(r"random_subset against\s+uniform: ", content)
+    assert "experiments.compare 'selections=[uniform,random_subset]' seeds=2" in text
+    assert page.count('src="data:image/png;base64,') == 2
+    assert not re.search(r'(src|href)="(?!data:)', page)  # needs nothing beside it
+    assert {path.name for path in (folder / "plots").iterdir()} == {"curves-2-candidates.png", "curves-2-trained.png"}
+    for name in re.findall(r"\]\((.*?)\)", text):
+        assert (folder / name).exists()
+
+
+def test_a_cell_is_what_train_would_do(application: Command, tmp_path: Path) -> None:
+    assert application("compare", *SMALL, "units=candidates", "seeds=[1]") == 0
+    row = rows(tmp_path / "run")[1]
+    line = row["command"].split()[3:]
+    assert application("train", *line, f"hydra.run.dir={tmp_path}/alone") == 0
+    alone = json.loads((tmp_path / "alone" / "summary.json").read_text())
+    assert alone["test_loss"] == float(row["test_loss"])
+    assert alone["selection"] == "random_subset"
+
+
+def test_finished_cells_are_kept(application: Command, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = (*SMALL, "units=candidates")
+    assert application("compare", *arguments) == 0
+    assert len(runs) == 4
+    assert application("compare", *arguments) == 0
+    assert len(runs) == 4
+    assert application("compare", *arguments, "seeds=3") == 0  # only the third seed is new
+    assert len(runs) == 6
+    assert application("compare", *arguments, "data.label_noise=0.2") == 0  # another config
+    assert len(runs) == 10
+    monkeypatch.setattr(runner, "code_digest", lambda: "other code")
+    assert application("compare", *arguments, "reuse=config") == 0
+    assert len(runs) == 10
+    assert application("compare", *arguments) == 0
+    assert len(runs) == 14
+
+
+def test_ctrl_c_reports_what_is_done_and_the_next_call_goes_on(
+    application: Command,
+    tmp_path: Path,
+    runs: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    moved = Watcher.on_train_batch_end
+
+    def interrupt(self: Watcher, *arguments: Any, **named: Any) -> None:
+        moved(self, *arguments, **named)
+        if len(runs) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Watcher, "on_train_batch_end", interrupt)
+    assert application("compare", *SMALL, "units=candidates") == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert len(rows(tmp_path / "run")) == 2
+    assert "2 of 4 cells are done" in (tmp_path / "run" / "report.md").read_text()
+    printed = capsys.readouterr()
+    assert "2 of 4 cells are done; the same command goes on from here" in printed.out
+    assert "Traceback" not in printed.err
+    monkeypatch.setattr(Watcher, "on_train_batch_end", moved)
+    assert application("compare", *SMALL, "units=candidates") == 0
+    assert len(runs) == 5
+    assert len(rows(tmp_path / "run")) == 4
+    assert "not complete" not in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_ctrl_c_in_a_single_run(application: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from experiments.callbacks import Meter
+
+    monkeypatch.setattr(Meter, "on_train_batch_end", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert application("train", "progress=false") == 130
+    assert not (tmp_path / "run" / "summary.json").exists()

@@ -1,0 +1,104 @@
+"""Wrong labels, duplicates and splits, counted."""
+
+import pytest
+import torch
+
+from experiments.data import ImageData, Images
+from experiments.data.corruption import flip_labels
+from experiments.errors import UsageError
+from tests.experiments.sources import digits, given
+
+CLEAN, TEST = digits().read()
+
+
+def numbered(rows: int, classes: int = 10) -> Images:
+    """Images that carry their row number in two pixels."""
+    pixels = torch.zeros(rows, 1, 8, 8, dtype=torch.uint8)
+    pixels[:, 0, 0, 0], pixels[:, 0, 0, 1] = torch.arange(rows) // 256, torch.arange(rows) % 256
+    return Images(pixels, torch.arange(rows) % classes, classes)
+
+
+def numbers(images: Images) -> torch.Tensor:
+    return images.pixels[:, 0, 0, 0].long() * 256 + images.pixels[:, 0, 0, 1]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.4, 1.0])
+def test_exactly_the_fraction_is_wrong(noise: float) -> None:
+    data = ImageData(digits(label_noise=noise), seed=0, parts=(CLEAN, TEST))
+    assert (data.train.labels != CLEAN.labels).sum() == round(noise * len(CLEAN))
+    assert torch.equal(data.test.labels, TEST.labels)
+
+
+def test_wrong_labels_are_uniform_over_the_other_classes() -> None:
+    images = numbered(90_000)
+    noisy = flip_labels(images, 1.0, torch.Generator().manual_seed(0)).labels
+    counts = torch.bincount(noisy[images.labels == 3], minlength=10)
+    assert counts[3] == 0
+    expected = 1000
+    assert (counts[counts > 0] - expected).abs().max() < 5 * expected**0.5
+    assert (counts > 0).sum() == 9
+
+
+def test_corruption_follows_its_own_seed() -> None:
+    def labels(**changes: int) -> torch.Tensor:
+        seed = changes.pop("seed", 0)
+        return ImageData(digits(label_noise=0.4, **changes), seed=seed, parts=(CLEAN, TEST)).train.labels
+
+    assert torch.equal(labels(), labels(seed=7))
+    assert not torch.equal(labels(), labels(corruption_seed=1))
+
+
+def test_duplicates_keep_the_size_and_their_labels() -> None:
+    parts = (numbered(1001), numbered(10))
+    data = ImageData(given(duplicates=4, label_noise=0.2), seed=0, parts=parts)
+    assert len(data.train) == 1001
+    rows, copies = numbers(data.train).unique(return_counts=True)
+    assert len(rows) == 251  # the last of them fill up to 1001
+    assert set(copies.tolist()) <= {3, 4}
+    labels = {row: data.train.labels[numbers(data.train) == row].unique() for row in rows.tolist()}
+    assert all(len(found) == 1 for found in labels.values())  # copies agree, right or wrong
+    wrong = sum(found.item() != row % 10 for row, found in labels.items())
+    assert wrong == round(0.2 * 251)
+
+
+def test_validation_split_is_clean_and_apart() -> None:
+    parts = (numbered(1000), numbered(10))
+    data = ImageData(given(val_fraction=0.2, label_noise=0.5, duplicates=2), seed=0, parts=parts)
+    assert len(data.curve) == 200
+    assert len(data.train) == 800
+    assert torch.equal(data.curve.labels, numbers(data.curve) % 10)
+    assert not set(numbers(data.curve).tolist()) & set(numbers(data.train).tolist())
+
+
+def test_curves_fall_back_to_the_test_set() -> None:
+    data = ImageData(digits(), seed=0, parts=(CLEAN, TEST))
+    assert data.curve is data.test
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label_noise": -0.1}, r"data\.label_noise must be a number between 0 and 1, received -0\.1"),
+        ({"label_noise": "high"}, "received 'high'"),
+        ({"label_noise": True}, "received True"),
+        ({"duplicates": 0}, r"data\.duplicates .*received 0"),
+        ({"duplicates": 1.5}, r"received 1\.5"),
+        ({"val_fraction": 1.0}, r"below 1, received 1\.0"),
+        ({"batch_size": 0}, r"data\.batch_size"),
+        ({"crop": -1}, r"data\.crop"),
+        ({"cutout": -1}, r"data\.cutout"),
+    ],
+)
+def test_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        given(**change)
+
+
+def test_more_copies_than_examples() -> None:
+    with pytest.raises(UsageError, match="must not exceed the 10 training examples, received 11"):
+        ImageData(given(duplicates=11), seed=0, parts=(numbered(10), numbered(10)))
+
+
+def test_one_class_has_no_wrong_label() -> None:
+    with pytest.raises(UsageError, match="at least 2 classes"):
+        ImageData(given(label_noise=0.5), seed=0, parts=(numbered(10, classes=1), numbered(10)))

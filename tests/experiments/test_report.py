@@ -1,0 +1,74 @@
+"""A report claims what the numbers bear, losses as readily as wins."""
+
+import math
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from experiments.report.content import groups, statements, table
+from experiments.report.document import Document, Section, Table
+from experiments.report.html import to_html
+from experiments.report.markdown import to_markdown
+from experiments.report.outcome import Outcome
+from experiments.report.statistics import Spread, paired
+
+
+def outcome(arm: str, seed: int, accuracy: float, flops: int = 100) -> Outcome:
+    costs = {"candidates_seen": 10, "examples_scored": 0, "examples_trained": 10, "optimizer_steps": 1}
+    summary = {"test_accuracy": accuracy, "flops": flops, "seconds": 2.0, **costs}
+    return Outcome(arm, "candidates", 5, seed, Path(), summary)
+
+
+def verdicts(uniform: list[float], other: list[float]) -> list[str]:
+    outcomes = [outcome("uniform", seed, value) for seed, value in enumerate(uniform)]
+    outcomes += [outcome("other", seed, value, flops=150) for seed, value in enumerate(other)]
+    (group,) = groups(outcomes)
+    return statements(group)
+
+
+def test_spread_against_scipy() -> None:
+    values = [1.0, 2.5, 4.0, 3.5]
+    spread = Spread.of(values)
+    low, high = stats.t.interval(0.95, 3, loc=spread.mean, scale=stats.sem(values))
+    assert (spread.mean - spread.margin, spread.mean + spread.margin) == pytest.approx((low, high))
+    assert math.isnan(Spread.of([1.0]).std)
+    assert Spread.of([1.0]).margin == math.inf
+
+
+def test_differences_are_paired_by_seed() -> None:
+    found = paired({0: 3.0, 1: 5.0, 7: 9.0}, {1: 4.0, 0: 2.0, 8: 1.0})
+    assert found == Spread(mean=1.0, std=0.0, count=2)
+    assert paired({0: 1.0}, {1: 1.0}) is None
+
+
+def test_a_win_is_called_one() -> None:
+    (verdict,) = verdicts([0.90, 0.91, 0.89], [0.93, 0.94, 0.921])
+    assert verdict.startswith("other against uniform: better by 3.03 points")
+    assert "1.50 times the FLOPs and 1.00 times the seconds" in verdict
+
+
+def test_a_loss_is_called_one() -> None:
+    (verdict,) = verdicts([0.93, 0.94, 0.921], [0.90, 0.91, 0.89])
+    assert "worse by 3.03 points" in verdict
+
+
+def test_nothing_is_claimed_within_the_spread_or_from_one_seed() -> None:
+    assert "no difference beyond the spread (+1.00 points" in verdicts([0.90, 0.94, 0.92], [0.95, 0.92, 0.92])[0]
+    assert "no claim" in verdicts([0.90], [0.99])[0]
+
+
+def test_without_a_baseline_nothing_is_compared() -> None:
+    (group,) = groups([outcome("other", 0, 0.9)])
+    assert statements(group) == []
+    assert table(group).rows[0][3] == ""
+
+
+def test_pages_escape_what_they_show() -> None:
+    section = Section("A < B", "x & y", Table(("a", "b"), [("<i>", "1")]), ["1 < 2"])
+    document = Document("T", "command --x='<y>'", [section])
+    page = to_html(document)
+    assert "<td>&lt;i&gt;</td>" in page
+    assert "A &lt; B" in page
+    text = to_markdown(document, Path())
+    assert "| a | b |\n| --- | ---: |\n| <i> | 1 |" in text
