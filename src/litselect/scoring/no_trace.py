@@ -23,7 +23,7 @@ _CONTAINERS = frozenset({list, dict, set, deque, defaultdict, OrderedDict, Count
 class NoTrace(AbstractContextManager["NoTrace"]):
     """Inside, `module` may run; outside, nothing shows that it did, also when it raised.
 
-    Put back are: train/eval flags, buffers, states of torchmetrics, attributes of all modules (with the contents of
+    Put back are: train/eval flags, buffers, attributes of all modules, metrics' states among them (with the contents of
     tensors and of lists, dicts, sets and deques, nested ones too, and the states of generators), and the random
     streams of torch (the CPU's and the device's), numpy and Python; with ``gradients=True`` also gradients and
     ``requires_grad`` flags. Not guarded: parameters (a momentum encoder that the step itself moves), tensors in lists
@@ -44,9 +44,8 @@ class NoTrace(AbstractContextManager["NoTrace"]):
         modules = list(self._module.modules())
         self._restore: list[Callable[[], None]] = [
             *_random_streams(self._module),
-            *(_buffers(module.__dict__["_buffers"]) for module in modules),
+            *(_buffers(cast("Any", module)._buffers) for module in modules),
             *_attributes(modules),
-            *(_metric(module) for module in modules if _is_metric(module)),
             _flags(modules),
         ]
         if self._guard_gradients:
@@ -97,14 +96,17 @@ def _flags(modules: list[nn.Module]) -> Callable[[], None]:
 
 
 def _buffers(owned: dict[str, Tensor | None]) -> Callable[[], None]:
-    saved = dict(owned)
-    contents = [_tensor(buffer) for buffer in owned.values() if buffer is not None]
+    saved = dict(owned.items())  # of a scripted module, it is no dict
+    contents = [_tensor(buffer) for buffer in saved.values() if buffer is not None]
 
     def restore() -> None:
         for content in contents:
             content()
-        owned.clear()  # the pass may have put other tensors in their place, or added some
-        owned.update(saved)
+        for name in set(owned.keys()) - saved.keys():
+            del owned[name]
+        for name, buffer in saved.items():
+            if name not in owned or owned[name] is not buffer:
+                owned[name] = buffer  # the pass put another tensor in its place
 
     return restore
 
@@ -113,33 +115,16 @@ def _tensor(tensor: Tensor) -> Callable[[], None]:
     if tensor.is_inference():
         return lambda: None  # nothing may change it in place
     content, version, graph = tensor.detach().clone(), tensor._version, tensor.requires_grad
+    statistics = tensor.ndim == 1 and tensor.is_floating_point() and tensor.stride() == (1,)
 
     def restore() -> None:
         if tensor._version != version:
             with torch.no_grad():
                 tensor.copy_(content)
+        elif statistics:
+            tensor.data.copy_(content)  # batch_norm writes running averages without a new version
         if tensor.requires_grad and not graph:
             tensor.detach_()  # the loss was added to it
-
-    return restore
-
-
-def _is_metric(module: nn.Module) -> bool:
-    return hasattr(module, "_defaults") and hasattr(module, "_update_count")  # a torchmetrics.Metric, by its shape
-
-
-def _metric(metric: nn.Module) -> Callable[[], None]:
-    names = [
-        *cast("dict[str, Any]", metric._defaults),
-        "_update_count",
-        "_computed",
-        "_forward_cache",
-        "_is_synced",
-    ]
-    saved = {name: _copy(metric.__dict__[name]) for name in names if name in metric.__dict__}
-
-    def restore() -> None:
-        metric.__dict__.update(saved)
 
     return restore
 
@@ -202,9 +187,3 @@ def _gradients(module: nn.Module) -> Callable[[], None]:
             parameter.grad = gradient
 
     return restore
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    return [_copy(item) for item in cast("list[Any]", value)] if isinstance(value, list) else value
