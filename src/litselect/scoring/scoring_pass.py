@@ -136,8 +136,8 @@ class ScoringPass:
         Not a permutation of the rows: noise that the step draws stays with its position and would look like a fault.
 
         Returns:
-            Whether this settles it. Two rows, or losses that are all alike (an output layer that starts from zero),
-            tell nothing: then check another batch.
+            Whether this settles it. Losses that are all alike (an output layer that starts from zero) and two rows
+            tell nothing, fewer than eight rows little: then check another batch.
 
         Raises:
             CaptureError: if a row's loss changed with the content of other rows.
@@ -168,7 +168,8 @@ class ScoringPass:
                 "such batches can't be selected from row by row), or the training step flattens them in an order "
                 f"other than batch first. {_REMEDY}"
             )
-        return bool((before - before.mean()).abs().max() > 1e-3 * before.abs().max())
+        spread = (before - before.mean()).abs().max()
+        return before.numel() > 3 and bool(spread > 1e-3 * before.abs().max())
 
     def _without_trace(self, module: nn.Module, gradients: bool) -> AbstractContextManager[Any]:
         stack = ExitStack()
