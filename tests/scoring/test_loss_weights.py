@@ -1,0 +1,183 @@
+"""Weights on the losses of a step that knows nothing of them."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from litselect.scoring import LossWeights
+from tests.scoring.loss_cases import CASES, CLASS_WEIGHT, Case, N, real, some_ignored, unit, whole
+
+pytestmark = pytest.mark.filterwarnings("ignore:reduction. 'mean' divides the total loss:UserWarning")
+cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+WEIGHTS = torch.tensor([0.5, 0.0, 2.0, 1.5, 3.0, 0.25])
+
+
+def by_hand(case: Case, reduction: str, rows: dict[str, Tensor], weights: Tensor) -> Tensor:
+    """The slow reference: elements times weights over what the plain reduction divides by."""
+    elements = case("none", rows).reshape(N, -1)
+    if case.call is F.ctc_loss and reduction == "mean":
+        return (elements[:, 0] * weights / rows["target_lengths"]).mean()
+    divisor = (elements.sum() / case(reduction, rows)).detach()
+    return (elements * weights[:, None]).sum() / divisor
+
+
+def gradients(case: Case, total: Callable[[dict[str, Tensor]], Tensor]) -> tuple[Tensor, Tensor]:
+    """Value and gradient with respect to the first argument."""
+    first = next(iter(case.rows))
+    leaf = case.rows[first].clone().requires_grad_()
+    value = total({**case.rows, first: leaf})
+    return value.detach(), torch.autograd.grad(value, leaf)[0]
+
+
+@cases
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_gradients_are_those_of_weighted_losses(case: Case, reduction: str) -> None:
+    def weighted(rows: dict[str, Tensor]) -> Tensor:
+        with LossWeights(WEIGHTS) as mode:
+            total = case(reduction, rows)
+        assert mode.applied == 1
+        return total
+
+    got = gradients(case, weighted)
+    torch.testing.assert_close(got, gradients(case, lambda rows: by_hand(case, reduction, rows, WEIGHTS)))
+    with pytest.raises(AssertionError):  # the weights matter
+        torch.testing.assert_close(got, gradients(case, lambda rows: case(reduction, rows)))
+
+
+@cases
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_unit_weights_are_none(case: Case, reduction: str) -> None:
+    def weighted(rows: dict[str, Tensor]) -> Tensor:
+        with LossWeights(torch.ones(N)):
+            return case(reduction, rows).mean()
+
+    torch.testing.assert_close(gradients(case, weighted), gradients(case, lambda rows: case(reduction, rows).mean()))
+
+
+def test_unit_weights_give_the_very_gradient_of_plain_cross_entropy() -> None:
+    """Bit by bit; the value is summed in another order."""
+    case = next(case for case in CASES if case.name == "cross_entropy")
+
+    def weighted(rows: dict[str, Tensor]) -> Tensor:
+        with LossWeights(torch.ones(N)):
+            return case("mean", rows)
+
+    assert torch.equal(gradients(case, weighted)[1], gradients(case, lambda rows: case("mean", rows))[1])
+
+
+def test_batchmean() -> None:
+    logits, target = real(3).log_softmax(1), real(3).softmax(1)
+    with LossWeights(WEIGHTS):
+        total = F.kl_div(logits, target, reduction="batchmean")
+    expected = (F.kl_div(logits, target, reduction="none").sum(1) * WEIGHTS).mean()
+    torch.testing.assert_close(total, expected)
+
+
+@pytest.mark.skipif(not hasattr(nn, "LinearCrossEntropyLoss"), reason="the weight argument is as new")
+def test_the_mean_of_a_weighted_squared_error() -> None:
+    x, y, w = real(3), real(3), unit(3)
+    with LossWeights(WEIGHTS):
+        total = F.mse_loss(x, y, weight=w)
+    torch.testing.assert_close(total, ((x - y) ** 2 * w * WEIGHTS[:, None]).sum() / w.sum())
+
+
+# ---------------------------------------------------------------------- what a step makes of unreduced losses
+
+X, Y = real(5, 4), whole(4, 5)
+LOGITS = X.transpose(1, 2)
+TOKENS = F.cross_entropy(LOGITS, Y, reduction="none")
+MASK = torch.rand(N, 5, generator=torch.Generator().manual_seed(1)) > 0.4
+WIDE = WEIGHTS[:, None]
+
+
+def focal(losses: Tensor) -> Tensor:
+    return (1 - torch.exp(-losses)) ** 2 * losses
+
+
+STEPS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "mean": (Tensor.mean, lambda losses: (losses * WIDE).mean()),
+    "sum": (torch.sum, lambda losses: (losses * WIDE).sum()),
+    "mean of means": (lambda losses: losses.mean(1).mean(), lambda losses: (losses * WIDE).mean()),
+    "positions first": (lambda losses: losses.mean(dim=0).sum(), lambda losses: (losses * WIDE).mean(0).sum()),
+    "focal": (lambda losses: focal(losses).mean(), lambda losses: (focal(losses) * WIDE).mean()),
+    "flattened": (lambda losses: focal(losses.flatten()).mean(), lambda losses: (focal(losses) * WIDE).mean()),
+    "mask": (
+        lambda losses: (losses * MASK).sum() / MASK.sum(),
+        lambda losses: (losses * MASK * WIDE).sum() / MASK.sum(),
+    ),
+    "boolean index": (lambda losses: losses[MASK].mean(), lambda losses: (losses * WIDE)[MASK].mean()),
+    "masked select": (
+        lambda losses: losses.masked_select(MASK).sum(),
+        lambda losses: (losses * WIDE).masked_select(MASK).sum(),
+    ),
+    "without the first token": (lambda losses: losses[:, 1:].mean(), lambda losses: (losses * WIDE)[:, 1:].mean()),
+    "stack": (
+        lambda losses: torch.stack([losses, 2 * losses]).mean(),
+        lambda losses: torch.stack([losses * WIDE, 2 * losses * WIDE]).mean(),
+    ),
+    "in a loop": (lambda losses: sum(row.mean() for row in losses) / N, lambda losses: (losses * WIDE).mean()),
+    "transposed": (lambda losses: losses.T.mean(), lambda losses: (losses * WIDE).mean()),
+    "two parts": (
+        lambda losses: losses.mean() + 0.3 * losses.sum(),
+        lambda x: (x * WIDE).mean() + 0.3 * (x * WIDE).sum(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_unreduced_losses_are_weighted_where_they_are_reduced(name: str) -> None:
+    step, expected = STEPS[name]
+    leaf = LOGITS.clone().requires_grad_()
+    with LossWeights(WEIGHTS):
+        total = step(F.cross_entropy(leaf, Y, reduction="none"))
+    reference = expected(F.cross_entropy(leaf, Y, reduction="none"))
+    torch.testing.assert_close(total, reference)
+    torch.testing.assert_close(torch.autograd.grad(total, leaf), torch.autograd.grad(reference, leaf))
+
+
+def test_several_losses_and_flattened_tokens() -> None:
+    z, w = real(3), unit(3)
+    target = some_ignored(Y)
+    with LossWeights(WEIGHTS) as mode:
+        total = F.cross_entropy(X.reshape(-1, 4), target.view(-1), weight=CLASS_WEIGHT) + 0.3 * F.mse_loss(z, w)
+    assert mode.applied == 2
+    elements = F.cross_entropy(LOGITS, target, weight=CLASS_WEIGHT, reduction="none")
+    divisor = (CLASS_WEIGHT[target.clamp_min(0)] * (target >= 0)).sum()
+    torch.testing.assert_close(total, (elements * WIDE).sum() / divisor + 0.3 * ((z - w) ** 2 * WIDE).mean())
+
+
+def test_a_loss_that_is_not_one_an_example_is_left_alone() -> None:
+    x, y = torch.rand(7), torch.rand(7)
+    with LossWeights(WEIGHTS) as mode:
+        assert torch.equal(F.mse_loss(x, y), ((x - y) ** 2).mean())
+    assert mode.applied == 0
+
+
+def test_one_row() -> None:
+    with LossWeights(torch.tensor([2.0])):
+        assert F.cross_entropy(X[:1, 0], Y[:1, 0]) == 2 * TOKENS[0, 0]
+        torch.testing.assert_close(F.cross_entropy(LOGITS[:1], Y[:1], reduction="none").mean(), 2 * TOKENS[0].mean())
+
+
+def test_weights_of_all_subsets_give_the_full_gradient() -> None:
+    """Every subset of two rows, drawn with known probability: weights k / (N inclusion) are unbiased."""
+    network, k = nn.Linear(4, 4), 2
+    x, y = real(4), whole(4)
+    subsets = list(itertools.combinations(range(N), k))
+    probability = torch.rand(len(subsets), generator=torch.Generator().manual_seed(2))
+    probability /= probability.sum()
+    inclusion = torch.zeros(N)
+    for subset, p in zip(subsets, probability, strict=True):
+        inclusion[list(subset)] += p
+    expectation = torch.zeros_like(network.weight)
+    for subset, p in zip(subsets, probability, strict=True):
+        rows = list(subset)
+        with LossWeights(k / (N * inclusion[rows])):
+            loss = F.cross_entropy(network(x[rows]), y[rows])
+        expectation += p * torch.autograd.grad(loss, network.weight)[0]
+    full = torch.autograd.grad(F.cross_entropy(network(x), y), network.weight)[0]
+    torch.testing.assert_close(expectation, full)
