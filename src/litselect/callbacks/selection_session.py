@@ -17,6 +17,7 @@ from litselect.callbacks.loop_patch import LoopPatch
 from litselect.callbacks.nonfinite import select_finite
 from litselect.callbacks.quiet import quiet
 from litselect.callbacks.rank_pool import all_ready, select_share
+from litselect.callbacks.requirements import declared_batch_size
 from litselect.callbacks.stopwatch import Stopwatch
 from litselect.scoring import CaptureError, LossWeights
 from litselect.scoring.rows import count_rows, take_rows
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from litselect.selectors import Selection
 
 _QUEUE_LIMIT = 4  # training batches that may wait for a slower rank
+_CHECKS = 10  # batches after which a check that settles nothing (of two rows, say) is given up
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class SelectionSession:
         self._watch = Stopwatch(callback.counters, module.device)
         self._chosen: Chosen | None = None
         self._selecting = False
+        self._checks = 0
+        self._batch_size = declared_batch_size(trainer)
         self._optimizer_steps = trainer.global_step
         # One row alone crashes batch statistics, to which a plain batch gives no trouble.
         self._minimum = 2 if any(isinstance(child, _BatchNorm) for child in module.modules()) else 1
@@ -80,7 +84,7 @@ class SelectionSession:
 
     def _choose(self, batch: Any, batch_idx: int) -> bool:
         self._watch.start()
-        n = self.candidates = count_rows(batch)
+        n = self.candidates = count_rows(batch, self._batch_size)
         self.callback.counters.seen += n
         self._selecting = self.callback.phase.active(self.trainer)
         looks = bool(self.callback.selector.needs)
@@ -111,9 +115,17 @@ class SelectionSession:
         manual = not module.automatic_optimization
         with quiet(trainer, module), trainer.precision_plugin.train_step_context():
             scores = callback.scoring(module, batch, n, step=step, loss_fn=callback.loss_fn, gradients=manual)
-            if scores is not None and not callback.verified and n > 1:
-                callback.scoring.verify(module, batch, n, scores, step=step, loss_fn=callback.loss_fn, gradients=manual)
-                callback.verified = True
+            if scores is not None and not callback.verified:
+                self._checks += 1
+                settled = callback.scoring.verify(
+                    module, batch, n, scores, step=step, loss_fn=callback.loss_fn, gradients=manual
+                )
+                callback.verified = settled or self._checks == _CHECKS
+        if scores is None and manual:
+            raise CaptureError(
+                f"{type(module).__name__} optimizes manually, but its training_step ended before a backward was seen. "
+                "Call `self.manual_backward(loss)`, or define `example_losses(self, batch)`."
+            )
         callback.counters.scored += n
         if scores is not None and callback.nonfinite == "raise":
             self.guard.look(scores, f"the scores of batch {batch_idx}")

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 Column = Any  # Tensor[N, ...] | ndarray[N, ...] | list of N
 
 
-def count_rows(batch: Any) -> int:
+def count_rows(batch: Any, expected: int = 0) -> int:
     """N, the number of examples in `batch`.
+
+    Args:
+        batch: any structure.
+        expected: the batch size that is declared, if any: where the structure can be read in two ways, it decides.
 
     Raises:
         ValueError: if `batch` has no column, or columns of unequal length.
@@ -38,7 +42,8 @@ def count_rows(batch: Any) -> int:
         )
     # Tensors are trusted first; a list of images of unequal size tells N by its length. A list of values that would be
     # no column is believed to belong to the whole batch only if there is no other way.
-    candidates = (*sizes, *_list_lengths(batch))
+    candidates = dict.fromkeys((*sizes, *_list_lengths(batch)))
+    candidates = sorted(candidates, key=lambda n: n != expected)
     for strict in (True, False):
         for n in candidates:
             fits = _fits_children(batch, n, strict) if isinstance(batch, (list, tuple)) else _fits(batch, n, strict)
