@@ -1,5 +1,7 @@
 """The unit of a comparison: one training run, found again on disk when it is done."""
 
+import copy
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -32,10 +34,10 @@ class Cell:
     epochs: int
     seed: int
 
-    def overrides(self, common: list[str]) -> list[str]:
-        """The command line of this cell, after what all cells have in `common`."""
-        own = [f"selection={self.arm}", f"seed={self.seed}", f"trainer.max_epochs={self.epochs}"]
-        return [*common, *own, *([] if self.unit == "candidates" else [f"unit={self.unit}"])]
+    def overrides(self) -> list[str]:
+        """The command line of this cell, apart from what all cells have in common."""
+        unit = [] if self.unit == "candidates" else [f"unit={self.unit}"]
+        return [f"selection={self.arm}", f"seed={self.seed}", f"trainer.max_epochs={self.epochs}", *unit]
 
     def request(self, common: list[str], folder: Path) -> Request:
         """The run of this cell, in a folder of its own whose name changes with the config.
@@ -44,12 +46,19 @@ class Cell:
             common: overrides that all cells share.
             folder: where cells lie.
         """
-        overrides = self.overrides(common)
-        composed = compose("train", [*overrides, "out=???"], return_hydra_config=True)
-        choices = {str(group): str(option) for group, option in composed.hydra.runtime.choices.items()}
-        config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        config, choices = _composed(self.arm, tuple(common))
+        config = copy.deepcopy(config)
+        config.seed, config.unit, config.trainer.max_epochs = self.seed, self.unit, self.epochs
         config.out = str(folder / f"{self.arm}-{self.epochs}-{self.unit}-seed{self.seed}-{_digest(config)}")
-        return Request(config, choices, overrides, Path(config.out))
+        return Request(config, choices, [*common, *self.overrides()], Path(config.out))
+
+
+@functools.lru_cache
+def _composed(arm: str, common: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
+    """The config of an arm, and the option chosen in each group; composing takes longer than a small cell should."""
+    whole = compose("train", [*common, f"selection={arm}", "out=''"], return_hydra_config=True)
+    choices = {str(group): str(option) for group, option in whole.hydra.runtime.choices.items()}
+    return OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"]), choices
 
 
 def finished(request: Request, code: str | None) -> dict[str, Any] | None:
@@ -91,7 +100,7 @@ def code_digest() -> str:
 
 
 def _digest(config: DictConfig) -> str:
-    result = OmegaConf.masked_copy(config, [str(key) for key in config if key not in APART_FROM_RESULT])
-    OmegaConf.update(result, "out", "", force_add=True)  # the logger's folder refers to it
-    plain = OmegaConf.to_container(result, resolve=True)
+    result = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(result, dict)  # a config file holds a mapping
+    plain = {str(key): value for key, value in result.items() if key not in APART_FROM_RESULT}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]

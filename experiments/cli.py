@@ -45,8 +45,9 @@ def command(config_name: str, job: Callable[[DictConfig], None]) -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
-        # before the job starts, all that Hydra does with files is to make the output folder
-        message = explain_unwritable(error) if isinstance(error, OSError) and not started else explain(error)
+        message = explain(error)
+        if message is None and isinstance(error, OSError) and not started:
+            message = explain_unwritable(error)  # before the job starts, Hydra writes nothing but the output folder
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)

@@ -25,7 +25,6 @@ BAD = [
     (("trainer.precision=99",), "trainer: Precision 99 is invalid"),
     (("unit=hours",), "received hours"),
     (("threads=0",), "threads must be auto or at least 1, received 0"),
-    (("model=cnn_small", "model.width=-3"), "model: "),
 ]
 BAD_COMPARISONS = [
     (("selections=[uniform,sb]",), "received sb"),

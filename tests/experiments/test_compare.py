@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from experiments import runner
+from experiments import compare, runner
+from experiments.files import write_json
 from experiments.watcher import Watcher
 from tests.experiments.conftest import Command
 
@@ -70,21 +71,29 @@ def test_a_cell_is_what_train_would_do(application: Command, tmp_path: Path) -> 
     assert alone["selection"] == "random_subset"
 
 
-def test_finished_cells_are_kept(application: Command, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = (*SMALL, "units=candidates")
-    assert application("compare", *arguments) == 0
-    assert len(runs) == 4
-    assert application("compare", *arguments) == 0
-    assert len(runs) == 4
-    assert application("compare", *arguments, "seeds=3") == 0  # only the third seed is new
-    assert len(runs) == 6
-    assert application("compare", *arguments, "data.label_noise=0.2") == 0  # another config
-    assert len(runs) == 10
+def test_finished_cells_are_kept(application: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[str] = []
+
+    def run(request: Any, *_: Any) -> dict[str, Any]:
+        runs.append(request.out.name)
+        made = {"test_accuracy": 0.5, "seconds": 1.0}
+        write_json(request.out / "summary.json", made)
+        return made
+
+    def call(*more: str) -> int:
+        assert application("compare", *SMALL, "units=candidates", *more) == 0
+        return len(runs)
+
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(compare, "write_report", lambda *_, **__: None)
+    assert call() == 4
+    assert call() == 4
+    assert call("seeds=3") == 6  # only the third seed is new
+    assert call("data.label_noise=0.2") == 10  # another config
     monkeypatch.setattr(runner, "code_digest", lambda: "other code")
-    assert application("compare", *arguments, "reuse=config") == 0
-    assert len(runs) == 10
-    assert application("compare", *arguments) == 0
-    assert len(runs) == 14
+    assert call("reuse=config") == 10
+    assert call() == 14
+    assert len(set(runs)) == 10
 
 
 def test_ctrl_c_reports_what_is_done_and_the_next_call_goes_on(
