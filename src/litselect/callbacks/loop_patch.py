@@ -7,7 +7,7 @@ each call, so the user's module stays picklable and the decision exists before t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -52,7 +52,7 @@ class LoopPatch:
         for loop in (epoch_loop.automatic_optimization, epoch_loop.manual_optimization):
             self._replace(loop, "run", self._unless_skipped(loop.run))
         # Under manual optimization the connector writes a row after every batch, whatever `_should_accumulate` says.
-        connector: Any = trainer._logger_connector
+        connector: Any = cast("Any", trainer)._logger_connector
         write_row = connector.update_train_step_metrics
         self._replace(connector, "update_train_step_metrics", lambda: write_row() if self._steps else None)
 
