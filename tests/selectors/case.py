@@ -81,15 +81,20 @@ class Case:
             selector(**inputs)
         return selector(**inputs, **given)
 
-    def inclusion(self, inputs: Inputs, *, keep: float = 0.5, seed: int = 0, draws: int = DRAWS) -> Tensor:
-        """How often each candidate is chosen: ``[N]``, frequencies over independent new selectors."""
+    def together(self, inputs: Inputs, *, keep: float = 0.5, seed: int = 0, draws: int = DRAWS) -> Tensor:
+        """How often each pair of candidates is chosen together: ``[N, N]``, frequencies over new selectors."""
         n = len(next(iter(inputs.values())))
         draws = draws if self.draws else 1
-        counts = torch.zeros(n)
+        counts = torch.zeros(n, n)
         with shapes.unchecked():
             for i in range(draws):
-                counts[self.choose_from(inputs, keep=keep, seed=seed + i).indices] += 1
+                rows = self.choose_from(inputs, keep=keep, seed=seed + i).indices
+                counts[rows[:, None], rows] += 1
         return counts / draws
+
+    def inclusion(self, inputs: Inputs, *, keep: float = 0.5) -> Tensor:
+        """How often each candidate is chosen: ``[N]``."""
+        return self.together(inputs, keep=keep).diagonal()
 
     def stream(self, selector: Selector, *, seed: int = 0, calls: int = 6, n: int = 12) -> list[list[int]]:
         """The choices of `selector` in a stream of batches."""

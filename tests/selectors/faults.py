@@ -84,6 +84,15 @@ class FirstRowsLikelier(RandomSubset):
         return Selection.of(highest(self.uniform(candidates, device) - torch.arange(candidates) / candidates, k))
 
 
+class Comb(RandomSubset):
+    """Takes every other row: each as often as it should, but neighbours never together."""
+
+    def select(self, k: int, *, candidates: int, device: torch.device) -> Selection:
+        pi = torch.full((candidates,), k / candidates, dtype=torch.float64)
+        draws = self.uniform(1, device)
+        return Selection.of(systematic_sample(pi, k, torch.arange(candidates).double(), draws[0]))
+
+
 class OrdinalRanks(Selector):
     """Draws by the rank, where equal losses have unequal ranks."""
 
@@ -248,6 +257,7 @@ FAULTS: list[tuple[str, Case]] = [
     ("no_gradient_flows", rule("graph", lambda x, k: Selection(torch.arange(k), x[:k]))),
     ("the_choice_follows_a_permutation", rule("the first rows", lambda x, k: torch.arange(k))),
     ("the_choice_follows_a_permutation", made("likelier the first", FirstRowsLikelier, **drawn)),
+    ("the_choice_follows_a_permutation", made("never neighbours", Comb, **drawn)),
     ("planted_hard_rows_are_preferred", rule("keeps the easiest", lambda x, k: top(-x, k))),
     ("planted_hard_rows_are_preferred", rule("keeps the first", lambda x, k: torch.arange(k))),
     ("planted_hard_rows_are_preferred", rule("one easy row", lambda x, k: torch.cat([top(x, k - 1), top(-x, 1)]))),

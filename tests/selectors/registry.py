@@ -9,7 +9,8 @@ CASES = [
     Case("KeepAll", lambda keep, seed: KeepAll(), prefers_hard=False, has_keep=False, keeps_all=True),
     Case("RandomSubset", lambda keep, seed: RandomSubset(keep, seed=seed), prefers_hard=False, draws=True),
     Case("TopLoss", lambda keep, seed: TopLoss(keep)),
-    Case("LossPercentile", lambda keep, seed: LossPercentile(keep, seed=seed), draws=True, stateful=True),
+    Case("LossPercentile", lambda keep, seed: LossPercentile(keep, history=20, seed=seed), draws=True,
+         stateful=True),  # a short history, which wraps
     Case("LossPercentile-independent", lambda keep, seed: LossPercentile(keep, fixed_size=False, seed=seed),
          draws=True, stateful=True),
 ]

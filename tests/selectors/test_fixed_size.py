@@ -49,7 +49,7 @@ def laws(draw: st.DrawFn) -> tuple[list[float], int]:
     return law, draw(st.integers(1, len(law)))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(laws())
 def test_inclusion_equals_the_iterative_reference(case: tuple[list[float], int]) -> None:
     law, k = case
@@ -57,7 +57,7 @@ def test_inclusion_equals_the_iterative_reference(case: tuple[list[float], int])
     assert pi.tolist() == pytest.approx(reference(law, k), rel=1e-9, abs=1e-12)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(laws())
 def test_inclusion_sums_to_k_and_keeps_the_order(case: tuple[list[float], int]) -> None:
     law, k = case
@@ -68,7 +68,7 @@ def test_inclusion_sums_to_k_and_keeps_the_order(case: tuple[list[float], int]) 
     assert (pi[tensor.argsort()].diff() >= 0).all()
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(laws())
 def test_uncapped_rows_stay_in_proportion(case: tuple[list[float], int]) -> None:
     law, k = case
@@ -142,7 +142,7 @@ def test_successive_sampling_would_be_noticed() -> None:
         assert miss(LAWS[name], 6, "successive") > 20
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(laws(), st.integers(0, 2**31), st.sampled_from([0.0, 0.5, math.nextafter(1.0, 0.0), None]))
 def test_the_size_is_exact_whatever_the_law_and_the_draw(
     case: tuple[list[float], int], seed: int, start: float | None

@@ -47,7 +47,7 @@ loss = st.integers(0, 30).map(lambda i: i / 4)
 batches = st.lists(st.lists(loss, min_size=1, max_size=12), min_size=1, max_size=12)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(batches, st.integers(1, 20), st.sampled_from([0.0, 0.5, 1.0, 2.0, 9.0]))
 def test_the_law_equals_the_reference(stream: list[list[float]], history: int, beta: float) -> None:
     selector, reference = LossPercentile(beta=beta, history=history), Reference(beta, history)
@@ -56,7 +56,7 @@ def test_the_law_equals_the_reference(stream: list[list[float]], history: int, b
         assert law_of(selector, torch.tensor(batch)).tolist() == pytest.approx(expected, rel=1e-12)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(batches, st.integers(1, 20))
 def test_the_history_wraps_like_a_deque(stream: list[list[float]], size: int) -> None:
     history, reference = LossHistory(size), Reference(1.0, size)
@@ -99,21 +99,23 @@ def test_gradients_are_not_kept_alive() -> None:
 
 # ---------------------------------------------------------------------- measured inclusion
 
-RUNS = 800
+RUNS = 500
 N = 8
 
 
 def shifting(seed: int = 0) -> list[Tensor]:
     """Batches whose difficulty shifts: hard ones after easy ones, ranks within each of them alike."""
     generator = torch.Generator().manual_seed(seed)
-    return [torch.rand(N, generator=generator) + 2 * level for level in (0, 3, 1, 0, 5)]
+    return [torch.rand(N, generator=generator) + 2 * level for level in (0, 3, 1, 0)]
 
 
 def one_batch_of_all_kinds() -> list[Tensor]:
     return [torch.arange(1.0, N + 1)]
 
 
-def miss(kind: type[LossPercentile], stream: list[Tensor], fixed_size: bool = True, keep: float = 0.5) -> float:
+def miss(
+    kind: type[LossPercentile], stream: list[Tensor], fixed_size: bool = True, keep: float = 0.5, runs: int = RUNS
+) -> float:
     """The largest distance of a measured inclusion from the paper's law, in standard errors, over all batches."""
     reference = Reference(1 / keep - 1, 1024)
     expected = [torch.tensor(reference.law(batch.tolist()), dtype=torch.float64) for batch in stream]
@@ -121,15 +123,15 @@ def miss(kind: type[LossPercentile], stream: list[Tensor], fixed_size: bool = Tr
         expected = [inclusion_probabilities(law, max(1, round(keep * N))) for law in expected]
     counts = torch.zeros(len(stream), N, dtype=torch.float64)
     with shapes.unchecked():
-        for seed in range(RUNS):
+        for seed in range(runs):
             selector = kind(keep, fixed_size=fixed_size, seed=seed)
             for i, batch in enumerate(stream):
                 counts[i, selector(losses=batch).indices] += 1
     pi = torch.stack(expected)
     certain = (pi < 1e-6) | (pi > 1 - 1e-6)
-    if ((counts / RUNS - pi).abs()[certain] > 1e-6).any():
+    if ((counts / runs - pi).abs()[certain] > 1e-6).any():
         return math.inf
-    return (((counts / RUNS - pi).abs() / (pi * (1 - pi) / RUNS).sqrt())[~certain]).max().item()
+    return (((counts / runs - pi).abs() / (pi * (1 - pi) / runs).sqrt())[~certain]).max().item()
 
 
 @pytest.mark.parametrize("fixed_size", [True, False])
@@ -144,8 +146,8 @@ def test_measured_inclusion_follows_the_law_at_other_fractions(keep: float) -> N
 
 def test_ranking_within_the_batch_would_be_noticed() -> None:
     """Such a selector can't know that a whole batch is easy; with a fixed size it still draws too unevenly there."""
-    assert miss(BatchRank, shifting(), fixed_size=False) > 10
-    assert miss(BatchRank, shifting(), fixed_size=True) > 10
+    assert miss(BatchRank, shifting(), fixed_size=False, runs=250) > 10
+    assert miss(BatchRank, shifting(), fixed_size=True, runs=300) > 10
 
 
 def test_drawing_without_replacement_with_p_as_weights_would_be_noticed() -> None:
