@@ -31,7 +31,7 @@ class LossHistory:
     def __init__(self, size: int) -> None:
         if size < 1:
             raise ValueError(f"The loss history must hold at least one loss, but got history={size!r}. Use 1024.")
-        self._ring = torch.empty(size)
+        self._ring = torch.zeros(size)  # not empty: it is saved whole
         self._next = 0
         self._filled = 0
 
