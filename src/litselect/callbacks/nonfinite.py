@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal, cast
 
 import torch
 
+from litselect.scoring import Scores
 from litselect.selectors import Selection, Selector
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
 
 Policy = Literal["raise", "drop", "train"]
 POLICIES: tuple[Policy, ...] = ("raise", "drop", "train")
 
 
-def select_finite(selector: Selector, losses: Float[Tensor, " batch"], k: int, policy: Policy) -> Selection:
+def select_finite(selector: Selector, scores: Scores, k: int, policy: Policy) -> Selection:
     """Let `selector` choose among the finite rows alone; the others are never trained, or first of all.
 
     Makes the host wait for the device, which ``"raise"`` does not: that one is left to `FiniteGuard`.
@@ -25,19 +22,19 @@ def select_finite(selector: Selector, losses: Float[Tensor, " batch"], k: int, p
         FloatingPointError: if rows are dropped and none is left.
     """
     if policy == "raise":
-        return selector(losses=losses, k=k)
-    finite = losses.isfinite()
+        return selector(k=k, **cast("Any", scores.given()))
+    finite = scores.losses.isfinite()
     good, bad = finite.nonzero().squeeze(1), finite.logical_not().nonzero().squeeze(1)
     forced = bad[:k] if policy == "train" else bad[:0]
     wanted = min(k - len(forced), len(good))
     if not wanted:
         if not len(forced):
             raise FloatingPointError(
-                f'All {losses.numel()} losses of a batch are NaN or inf, so nonfinite="drop" leaves no row to train. '
+                f'All {finite.numel()} losses of a batch are NaN or inf, so nonfinite="drop" leaves no row to train. '
                 "The model has diverged, or the data is broken."
             )
         return Selection.of(forced)
-    chosen = selector(losses=losses[good], k=wanted)
+    chosen = selector(k=wanted, **cast("Any", {name: values[good] for name, values in scores.given().items()}))
     rows = torch.cat([forced, good[chosen.indices]])
     if chosen.weights is None:
         return Selection.of(rows)

@@ -44,10 +44,11 @@ def check_fit(callback: ExampleSelection, trainer: Trainer, module: LightningMod
             f"{name}(across_ranks=True) takes every rank for a share of the data, but of {trainer.world_size} ranks "
             f"only {replicas} get data of their own (tensor parallelism). Use across_ranks=False."
         )
-    if unknown := sorted(callback.selector.needs - {"losses"}):
+    provided = {"losses"} if callback.across_ranks else {"losses", "logits", "targets"}
+    if unknown := sorted(callback.selector.needs - provided):
         raise ValueError(
-            f"{callback.selector!r} needs {', '.join(unknown)}, but {name} provides losses. "
-            "Use a selector that looks at losses."
+            f"{callback.selector!r} needs {', '.join(unknown)}, but {name} provides {', '.join(sorted(provided))}. "
+            "Use a selector that needs no more."
         )
     parameters = inspect.signature(module.training_step).parameters
     if "dataloader_iter" in parameters:

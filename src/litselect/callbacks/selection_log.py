@@ -27,9 +27,9 @@ def log_batch(session: SelectionSession, prog_bar: bool) -> None:
     values: dict[str, float | Tensor] = {name: float(v) for name, v in vars(session.callback.counters).items()}
     values["kept"] = kept
     if scores is not None:
-        values["loss_all"] = scores.mean()
+        values["loss_all"] = scores.losses.mean()
         if selection is not None and len(selection):
-            values["loss_chosen"] = scores[selection.indices].mean()
+            values["loss_chosen"] = scores.losses[selection.indices].mean()
     module.log_dict({PREFIX + name: value for name, value in values.items()}, on_step=True, on_epoch=False)
 
 

@@ -19,7 +19,7 @@ from litselect.callbacks.quiet import quiet
 from litselect.callbacks.rank_pool import all_ready, select_share
 from litselect.callbacks.requirements import declared_batch_size
 from litselect.callbacks.stopwatch import Stopwatch
-from litselect.scoring import CaptureError, LossWeights
+from litselect.scoring import CaptureError, LossWeights, Scores
 from litselect.scoring.rows import count_rows, take_rows
 
 if TYPE_CHECKING:
@@ -54,13 +54,14 @@ class SelectionSession:
     def __init__(self, callback: ExampleSelection, trainer: Trainer, module: LightningModule) -> None:
         self.callback, self.trainer, self.module = callback, trainer, module
         self.guard = FiniteGuard()
-        self.scores: Tensor | None = None  # of the newest batch, for the log
+        self.scores: Scores | None = None  # of the newest batch, for the log
         self.selection: Selection | None = None
         self.candidates = 0
         self._watch = Stopwatch(callback.counters, module.device)
         self._chosen: Chosen | None = None
         self._selecting = False
         self._checks = 0
+        self._rank = trainer.global_rank
         self._batch_size = declared_batch_size(trainer)
         self._optimizer_steps = trainer.global_step
         # One row alone crashes batch statistics, to which a plain batch gives no trouble.
@@ -104,7 +105,7 @@ class SelectionSession:
             results.batch, results.batch_size = self._chosen.batch, None
         return True
 
-    def _score(self, batch: Any, batch_idx: int, n: int) -> Tensor | None:
+    def _score(self, batch: Any, batch_idx: int, n: int) -> Scores | None:
         """Losses of all candidates; on the first batch, checked to belong to their rows."""
         callback, trainer, module = self.callback, self.trainer, self.module
         build_arguments = cast("Any", trainer.fit_loop.epoch_loop)._build_kwargs
@@ -114,11 +115,11 @@ class SelectionSession:
 
         manual = not module.automatic_optimization
         with quiet(trainer, module), trainer.precision_plugin.train_step_context():
-            scores = callback.scoring(module, batch, n, step=step, loss_fn=callback.loss_fn, gradients=manual)
+            scores = callback.scoring.examine(module, batch, n, step=step, loss_fn=callback.loss_fn, gradients=manual)
             if scores is not None and not callback.verified:
                 self._checks += 1
                 settled = callback.scoring.verify(
-                    module, batch, n, scores, step=step, loss_fn=callback.loss_fn, gradients=manual
+                    module, batch, n, scores.losses, step=step, loss_fn=callback.loss_fn, gradients=manual
                 )
                 callback.verified = settled or self._checks == _CHECKS
         if scores is None and manual:
@@ -126,22 +127,28 @@ class SelectionSession:
                 f"{type(module).__name__} optimizes manually, but its training_step ended before a backward was seen. "
                 "Call `self.manual_backward(loss)`, or define `example_losses(self, batch)`."
             )
+        if scores is not None and (missing := sorted(callback.selector.needs - scores.given().keys())):
+            raise CaptureError(
+                f"{callback.selector!r} needs {' and '.join(missing)}, which are read off the cross-entropy that "
+                f"training_step computes, but {type(module).__name__} computes none over {n} rows of logits (or has "
+                "`example_losses`). Use torch.nn.functional.cross_entropy, or a selector that looks at losses."
+            )
         callback.counters.scored += n
         if scores is not None and callback.nonfinite == "raise":
-            self.guard.look(scores, f"the scores of batch {batch_idx}")
+            self.guard.look(scores.losses, f"the scores of batch {batch_idx}")
         return scores
 
     def _select(self, batch: Any, n: int) -> Chosen | None:
         callback, factor = self.callback, 1.0
         least = 0 if callback.refill else min(self._minimum, n)  # a queue takes what comes: its batches are full
         if callback.across_ranks and self.trainer.world_size > 1:
-            scores = torch.zeros(n, device=self.module.device) if self.scores is None else self.scores
-            share = select_share(self._call_selector, scores, self.trainer.global_rank, least)
+            losses = torch.zeros(n, device=self.module.device) if self.scores is None else self.scores.losses
+            share = select_share(lambda all_: self._call_selector(Scores(all_)), losses, self._rank, least)
             if share is None:
                 return None
             selection, factor = share.selection, share.factor
         else:
-            selection = self._call_selector(self.scores, n)
+            selection = self._call_selector(self.scores)
             freely = callback.selector.probabilistic and not callback.refill
             if freely and not self._agree(len(selection) >= least):
                 return None
@@ -152,10 +159,9 @@ class SelectionSession:
             return Chosen(batch, n)  # the very object: training is what it would be without selection
         return Chosen(take_rows(batch, selection.indices, n), len(selection), selection.weights, factor)
 
-    def _call_selector(self, scores: Tensor | None, n: int | None = None) -> Selection:
+    def _call_selector(self, scores: Scores | None) -> Selection:
         selector = self.callback.selector
-        n = n if scores is None else scores.numel()
-        assert n is not None
+        n = self.candidates if scores is None else scores.losses.numel()
         k = max(selector.count(n), min(self._minimum, n))
         if scores is None or not selector.needs:
             return selector(candidates=n, k=k)

@@ -2,6 +2,7 @@
 
 from litselect.scoring.loss_capture import CaptureError, LossCapture
 from litselect.scoring.loss_weights import LossWeights
+from litselect.scoring.scores import Scores
 from litselect.scoring.scoring_pass import ScoringPass
 
-__all__ = ["CaptureError", "LossCapture", "LossWeights", "ScoringPass"]
+__all__ = ["CaptureError", "LossCapture", "LossWeights", "Scores", "ScoringPass"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from litselect.scoring.loss_call import LOSSES, LossCall
@@ -55,6 +56,8 @@ class LossCapture(TorchFunctionMode):
         super().__init__()
         self.n = n
         self.seen: list[str] = []
+        self.logits: Tensor | None = None  # of the first cross-entropy over the examples
+        self.targets: Tensor | None = None
         self._reduced: list[tuple[Tensor, Tensor]] = []  # (leaf, its value per example)
         self._elements: list[Tensor] = []  # leaves that were handed out unreduced
         self._rowful: dict[int, Tensor] = {}  # what became of those, while it still has a row per example
@@ -106,6 +109,8 @@ class LossCapture(TorchFunctionMode):
         self.seen.append(f"{function.__name__}{tuple(elements.shape)}")
         if rows is None:
             return function(*args, **kwargs)  # not one value per example: a constant of the batch
+        if self.logits is None and function is F.cross_entropy:
+            self._keep_logits(call.arguments["input"], call.arguments["target"])
         if call.reduction == "none":
             return self._as_elements(elements)
         counts = call.counts(elements)
@@ -120,6 +125,10 @@ class LossCapture(TorchFunctionMode):
         else:
             own = rows.sum(1) / counts.reshape(self.n, -1).sum(1).clamp_min(1)
         return self._as_reduced(function(*args, **kwargs), own, is_sum=call.reduction == "sum")
+
+    def _keep_logits(self, logits: Tensor, targets: Tensor) -> None:
+        if logits.ndim == 2 and logits.shape[0] == self.n:
+            self.logits, self.targets = logits.detach(), targets.detach()
 
     def _derived(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function on something that came from a captured loss, keeping track of the derivative."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from litselect.scoring.loss_capture import CaptureError, LossCapture
 from litselect.scoring.no_trace import NoTrace
 from litselect.scoring.rows import take_rows
+from litselect.scoring.scores import Scores
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 LossFunction = Callable[[Any, Any], Tensor]
 """``loss_fn(module, batch) -> Tensor[N]``."""
 
-_Source = Callable[[Any, int], "Tensor | None"]
+_Source = Callable[[Any, int], "Scores | None"]
 
 _REMEDY = (
     "Define `example_losses(self, batch) -> Tensor[N]` on the module, "
@@ -67,7 +68,12 @@ class ScoringPass:
         self.chunk = chunk
         self.check = check
 
-    def __call__(
+    def __call__(self, module: nn.Module, batch: Any, n: int, **source: Any) -> Float[Tensor, " batch"] | None:
+        """The losses alone: ``[N]`` float32. Arguments and errors are those of `examine`."""
+        scores = self.examine(module, batch, n, **source)
+        return None if scores is None else scores.losses
+
+    def examine(
         self,
         module: nn.Module,
         batch: Any,
@@ -76,7 +82,7 @@ class ScoringPass:
         step: Callable[[Any], Any] | None = None,
         loss_fn: LossFunction | None = None,
         gradients: bool = False,
-    ) -> Float[Tensor, " batch"] | None:
+    ) -> Scores | None:
         """Score `batch`.
 
         Args:
@@ -88,7 +94,8 @@ class ScoringPass:
             gradients: whether the step could touch gradients (manual optimization).
 
         Returns:
-            ``[N]`` float32, or ``None`` where the training step returned ``None``.
+            The losses, and from capture also logits and targets where the step computes a cross-entropy; ``None`` where
+            the training step returned ``None``.
 
         Raises:
             CaptureError: if there is no per-example loss to be had.
@@ -111,9 +118,9 @@ class ScoringPass:
         own = getattr(module, "example_losses", None)
         if callable(own):
             name = f"{type(module).__name__}.example_losses"
-            return lambda batch, n: _validated(own(batch), n, name)
+            return lambda batch, n: Scores(_validated(own(batch), n, name))
         if loss_fn is not None:
-            return lambda batch, n: _validated(loss_fn(module, batch), n, "loss_fn")
+            return lambda batch, n: Scores(_validated(loss_fn(module, batch), n, "loss_fn"))
         if step is None:
             raise CaptureError(f"{type(module).__name__} has no per-example loss. {_REMEDY}")
         return lambda batch, n: _capture(step, batch, n)
@@ -187,23 +194,24 @@ class ScoringPass:
         return f"ScoringPass({self.mode!r}, precision={self.precision!r})"
 
 
-def _in_chunks(source: _Source, batch: Any, n: int, size: int) -> Tensor | None:
+def _in_chunks(source: _Source, batch: Any, n: int, size: int) -> Scores | None:
     """Score `size` rows at a time. The last chunk goes back to have as many: a sum is scaled by the rows it is over."""
-    scores: list[Tensor] = []
+    scores: list[Scores] = []
     for start in range(0, n, size):
         first = min(start, n - size)
         rows = torch.arange(first, first + size)
         part = source(take_rows(batch, rows, n), size)
         if part is None:
             return None
-        scores.append(part[start - first :])
-    return torch.cat(scores)
+        scores.append(part.rows(start - first))
+    return Scores.join(scores)
 
 
-def _capture(step: Callable[[Any], Any], batch: Any, n: int) -> Tensor | None:
+def _capture(step: Callable[[Any], Any], batch: Any, n: int) -> Scores | None:
     capture = LossCapture(n)
     try:
-        return capture.run(lambda: step(batch))
+        losses = capture.run(lambda: step(batch))
+        return None if losses is None else Scores(losses, capture.logits, capture.targets)
     except CaptureError as error:
         raise CaptureError(f"{error} {_REMEDY}") from None
     except Exception as error:

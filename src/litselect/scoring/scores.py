@@ -1,0 +1,41 @@
+"""What a scoring pass knows of the candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """One row a candidate.
+
+    Args:
+        losses: ``[N]`` float32.
+        logits: ``[N, classes]``, what the first cross-entropy of the training step was given, where there was one.
+        targets: ``[N]`` int64, or ``[N, classes]`` probabilities: what it compared them with.
+    """
+
+    losses: Float[Tensor, " batch"]
+    logits: Float[Tensor, "batch classes"] | None = None
+    targets: Shaped[Tensor, "batch ..."] | None = None
+
+    def given(self) -> dict[str, Tensor]:
+        """The tensors that are known, by the names under which a selector takes them."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def rows(self, start: int) -> Scores:
+        """The rows from `start` on."""
+        return Scores(**{name: value[start:] for name, value in self.given().items()})
+
+    @staticmethod
+    def join(parts: list[Scores]) -> Scores:
+        """The scores of several chunks of a batch, together."""
+        names = parts[0].given()
+        return Scores(**{name: torch.cat([part.given()[name] for part in parts]) for name in names})
