@@ -329,6 +329,24 @@ def test_rows_of_unequal_length(batch: Any) -> None:
         count_rows(batch)
 
 
+class Graphs:
+    """Many examples in one object, as graph libraries make them."""
+
+    def to(self, *_: Any, **__: Any) -> "Graphs":
+        return self
+
+
+@pytest.mark.parametrize("batch", [Graphs(), (Graphs(), torch.zeros(4)), {"x": [Graphs()], "y": torch.zeros(4)}])
+def test_packed_examples_are_refused(batch: Any) -> None:
+    with pytest.raises(ValueError, match=r"a Graphs was received, of which.*as a list, one entry per example"):
+        count_rows(batch)
+
+
+def test_a_graph_in_tensors_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"one entry per example.*packed into one object.*pack them in training_step"):
+        count_rows({"nodes": torch.zeros(9, 2), "edges": torch.zeros(2, 12), "y": torch.zeros(4)})
+
+
 def test_the_message_shows_the_structure() -> None:
     with pytest.raises(ValueError, match=r"dict\(x: Tensor\(5, 2\), y: list\(0: ndarray\(3,\)\)\)"):
         count_rows({"x": torch.zeros(5, 2), "y": [np.zeros(3)]})

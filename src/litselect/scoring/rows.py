@@ -20,6 +20,11 @@ from torch import Tensor
 if TYPE_CHECKING:
     from jaxtyping import Int
 
+_PACK_LATE = (
+    "Let the collate function return them as a list, one entry per example, beside a tensor with one row per example, "
+    "and pack them in training_step."
+)
+
 Column = Any  # Tensor[N, ...] | ndarray[N, ...] | list of N
 
 
@@ -31,8 +36,14 @@ def count_rows(batch: Any, expected: int = 0) -> int:
         expected: the batch size that is declared, if any: where the structure can be read in two ways, it decides.
 
     Raises:
-        ValueError: if `batch` has no column, or columns of unequal length.
+        ValueError: if `batch` has no column, columns of unequal length, or something that moves to a device but has no
+            rows (the batch of a graph library).
     """
+    if (packed := next(_packed(batch), None)) is not None:
+        raise ValueError(
+            f"Selection takes rows out of a batch, but a {type(packed).__name__} was received, of which rows can't be "
+            f"taken. {_PACK_LATE}"
+        )
     sizes = list(dict.fromkeys(_tensor_sizes([batch])))
     if not sizes:
         raise ValueError(
@@ -52,7 +63,8 @@ def count_rows(batch: Any, expected: int = 0) -> int:
     raise ValueError(
         "All tensors and lists of a batch must have one entry per example, but entries of "
         f"{', '.join(map(str, sizes))} rows were received: {_describe(batch)}. Pass what belongs to the whole batch "
-        "as a 0-dim tensor, a number or a string, or give it one row per example."
+        "as a 0-dim tensor, a number or a string, or give it one row per example. If examples are packed into one "
+        f"object, as graphs are: {_PACK_LATE}"
     )
 
 
@@ -217,6 +229,16 @@ def _tensor_sizes(nodes: list[Any]) -> Iterator[int]:
             yield from _tensor_sizes(list(children.values()))
         elif not _is_whole(node):
             yield int(node.shape[0])
+
+
+def _packed(node: Any) -> Iterator[Any]:
+    """Leaves that Lightning would move to the device though they are no tensors: many examples in one object."""
+    children = _children(node)
+    if children is not None:
+        for child in children.values():
+            yield from _packed(child)
+    elif hasattr(node, "to") and not isinstance(node, (Tensor, np.ndarray)):
+        yield node
 
 
 def _list_lengths(node: Any) -> Iterator[int]:
