@@ -31,6 +31,11 @@ def as_ratings(difficulty: Tensor) -> Inputs:
     return {"ratings": difficulty}
 
 
+def as_percentiles(difficulty: Tensor) -> Inputs:
+    """The input of a selector that is told the ranks of known losses."""
+    return {"percentiles": difficulty / (1 + difficulty)}
+
+
 def as_ledger(difficulty: Tensor) -> Inputs:
     """The input of a selector that remembers examples."""
     return {"losses": difficulty, "ids": torch.arange(len(difficulty)) + 100}
@@ -49,6 +54,7 @@ class Case:
         has_keep: takes `keep`.
         keeps_all: trains every candidate, whatever `keep` is.
         stateful: remembers more than its random stream.
+        also_takes: scores that it does without, but looks at where they are given.
         warm_calls: how often it must have met the candidates before it selects among them.
     """
 
@@ -61,6 +67,7 @@ class Case:
     has_keep: bool = True
     keeps_all: bool = False
     stateful: bool = False
+    also_takes: tuple[str, ...] = ()
     warm_calls: int = 0
 
     def __str__(self) -> str:

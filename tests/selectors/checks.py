@@ -264,7 +264,7 @@ def large_half_precision_scores_do_not_overflow(case: Case) -> None:
 @check(_looks)
 def a_missing_need_is_named(case: Case) -> None:
     inputs = case.inputs(_difficulty(9))
-    for name in case.fresh().needs:
+    for name in case.fresh().needs & inputs.keys():
         rest = {key: tensor for key, tensor in inputs.items() if key != name}
         assert name in _refusal(lambda rest=rest: case.fresh()(**rest, candidates=9))
 
@@ -281,7 +281,7 @@ def a_wrong_keep_is_refused(case: Case) -> None:
 def further_scores_are_ignored(case: Case) -> None:
     inputs = case.inputs(_difficulty(9))
     expected = case.choose_from(inputs)
-    noise = {name: torch.full((9,), math.nan) for name in SCORES if name not in {*inputs, "ids"}}
+    noise = {name: torch.full((9,), math.nan) for name in SCORES if name not in {*inputs, *case.also_takes, "ids"}}
     ids = {} if "ids" in inputs else {"ids": torch.arange(9).flip(0)}
     assert case.choose_from({**inputs, **noise, **ids}, candidates=9).indices.equal(expected.indices)
     if not case.fresh().needs:

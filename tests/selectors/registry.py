@@ -1,7 +1,7 @@
 """Every selector with canonical settings. A new selector is one line here, and the contract suite runs over it."""
 
 from litselect.selectors import KeepAll, LossPercentile, RandomSubset, TopLoss
-from tests.selectors.case import Case, as_ledger, as_logits, as_ratings
+from tests.selectors.case import Case, as_ledger, as_logits, as_percentiles, as_ratings
 from tests.selectors.specimens import LeastSure, RatedDraw, Remembering, WeightedCoins, WeightedDraw, Wrapper
 
 # fmt: off
@@ -10,9 +10,11 @@ CASES = [
     Case("RandomSubset", lambda keep, seed: RandomSubset(keep, seed=seed), prefers_hard=False, draws=True),
     Case("TopLoss", lambda keep, seed: TopLoss(keep)),
     Case("LossPercentile", lambda keep, seed: LossPercentile(keep, history=20, seed=seed), draws=True,
-         stateful=True),  # a short history, which wraps
+         stateful=True, also_takes=("percentiles",)),  # a short history, which wraps
     Case("LossPercentile-independent", lambda keep, seed: LossPercentile(keep, fixed_size=False, seed=seed),
-         draws=True, stateful=True),
+         draws=True, stateful=True, also_takes=("percentiles",)),
+    Case("LossPercentile-ledger", lambda keep, seed: LossPercentile(keep, floor=keep / 5, seed=seed), as_percentiles,
+         draws=True),
 ]
 
 SPECIMENS = [  # sound selectors of the kinds that are to come
@@ -21,6 +23,7 @@ SPECIMENS = [  # sound selectors of the kinds that are to come
     Case("weighted", lambda keep, seed: WeightedDraw(keep, seed=seed), draws=True, weighted=True),
     Case("weighted-probabilistic", lambda keep, seed: WeightedCoins(keep, seed=seed), draws=True, weighted=True),
     Case("needs-ids", lambda keep, seed: Remembering(keep), as_ledger, stateful=True, warm_calls=1),
-    Case("wrapper", lambda keep, seed: Wrapper(LossPercentile(keep, seed=seed)), draws=True, stateful=True),
+    Case("wrapper", lambda keep, seed: Wrapper(LossPercentile(keep, seed=seed)), draws=True, stateful=True,
+         also_takes=("percentiles",)),
 ]
 # fmt: on

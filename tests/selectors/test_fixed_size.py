@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from litselect.selectors import LossPercentile, RandomSubset, Selection, TopLoss
-from litselect.selectors.fixed_size import inclusion_probabilities, systematic_sample
+from litselect.selectors.fixed_size import floored_probabilities, inclusion_probabilities, systematic_sample
 from litselect.selectors.selector import Selector
 from tests import shapes
 
@@ -206,3 +206,52 @@ class Waiting(TopLoss):
 def test_a_host_sync_would_be_noticed() -> None:
     assert syncs(LossPercentile(0.5, fixed_size=False), calls=1) == ["nonzero"]
     assert syncs(Waiting(0.5), calls=1) == ["nonzero", "_local_scalar_dense", "index"]
+
+
+# ---------------------------------------------------------------------- a floor
+
+
+def bisected(law: Tensor, k: int, floor: float) -> Tensor:
+    """The reference: c by bisection."""
+    low, high = 0.0, 1e300
+    for _ in range(3000):
+        c = (low * high) ** 0.5 if low else high * 1e-3
+        if (law * c).clamp(floor, 1).sum() < k:
+            low = c
+        else:
+            high = c
+        if low and high / low < 1 + 1e-15:
+            break
+        if not low and high < 1e-200:
+            break
+    return (law * high).clamp(floor, 1)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.data())
+def test_floored_probabilities_equal_the_reference(data: st.DataObject) -> None:
+    probability = st.one_of(st.floats(0.001, 1), st.sampled_from([1e-30, 1e-9, 0.5, 1.0]))
+    law = torch.tensor(data.draw(st.lists(probability, min_size=1, max_size=9)), dtype=torch.float64)
+    k = data.draw(st.integers(1, len(law)))
+    floor = data.draw(st.floats(0.001, 1)) * k / len(law)
+    pi = floored_probabilities(law, k, floor)
+    assert pi.sum().item() == pytest.approx(k, rel=1e-12)
+    assert (pi >= floor).all()
+    assert (pi <= 1).all()
+    assert torch.allclose(pi, bisected(law, k, floor), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("floor", [0.5, 0.9, 1.0])
+def test_a_floor_of_the_whole_share_is_uniform(floor: float) -> None:
+    assert floored_probabilities(torch.tensor([0.0, 0.1, 1.0, 9.0]), 2, floor).tolist() == [0.5] * 4
+
+
+def test_no_floor_is_the_law_itself() -> None:
+    law = torch.rand(9, dtype=torch.float64)
+    assert floored_probabilities(law, 4, 0.0).equal(inclusion_probabilities(law, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_floor_under_zeros(dtype: torch.dtype) -> None:
+    pi = floored_probabilities(torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=dtype), 3, 0.2)
+    assert pi.tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1])

@@ -245,3 +245,52 @@ def test_extreme_selectivity_still_gives_exactly_k() -> None:
     chosen = selector(losses=torch.arange(100.0), k=10).indices
     assert len(chosen) == 10
     assert chosen[-1] == 99
+
+
+# ---------------------------------------------------------------------- ranks among the whole data set, and a floor
+
+
+@pytest.mark.parametrize("fixed_size", [True, False])
+def test_percentiles_take_the_place_of_the_history(fixed_size: bool) -> None:
+    n, beta = 12, 2.0
+    generator = torch.Generator().manual_seed(3)
+    percentiles = torch.rand(n, generator=generator, dtype=torch.float64)
+    selector = LossPercentile(beta=beta, fixed_size=fixed_size, seed=0)
+    chosen = selector(percentiles=percentiles, losses=torch.rand(n))
+    law = percentiles**beta
+    expected = inclusion_probabilities(law, 4) if fixed_size else law
+    assert chosen.inclusion is not None
+    assert torch.allclose(chosen.inclusion, expected[chosen.indices])
+    assert selector._losses._filled == 0, "the history is left as it was"
+
+
+def test_without_losses_and_percentiles_the_losses_are_asked_for() -> None:
+    with pytest.raises(ValueError, match="losses was not given"):
+        LossPercentile()(candidates=3)
+
+
+def test_the_reported_inclusion_is_the_measured_one() -> None:
+    counts, reported = torch.zeros(N, dtype=torch.float64), torch.zeros(N, dtype=torch.float64)
+    with shapes.unchecked():
+        for seed in range(RUNS):
+            chosen = LossPercentile(0.5, floor=0.3, seed=seed)(losses=torch.arange(1.0, N + 1))
+            counts[chosen.indices] += 1 / RUNS
+            reported[chosen.indices] = chosen.inclusion
+    assert reported.sum().item() == pytest.approx(N / 2)
+    assert reported.min() >= 0.3
+    assert (counts - reported).abs().max() < 5 * (0.25 / RUNS) ** 0.5
+
+
+def test_a_floor_raises_independent_draws_to_it() -> None:
+    chosen = LossPercentile(beta=3, fixed_size=False, floor=0.25, seed=0)(losses=torch.arange(4000.0))
+    law = ((torch.arange(4000.0, dtype=torch.float64) + 0.5) / 4000) ** 3
+    assert chosen.inclusion is not None
+    assert torch.allclose(chosen.inclusion, law.clamp_min(0.25)[chosen.indices])
+    expected = 1 / 4 + 3 / 4 * 0.25 ** (1 + 1 / 3)  # 1/(1+beta) + beta/(1+beta) f^(1+1/beta)
+    assert len(chosen) / 4000 == pytest.approx(expected, abs=5 * (0.25 / 4000) ** 0.5)
+
+
+@pytest.mark.parametrize("floor", [-0.1, 0.6, float("nan")])
+def test_a_floor_above_keep_is_refused(floor: float) -> None:
+    with pytest.raises(ValueError, match=rf"0 <= floor <= keep, but got floor={floor} and keep=0.5"):
+        LossPercentile(0.5, floor=floor)

@@ -53,7 +53,9 @@ def test_a_given_generator_is_drawn_from_and_shown(kind: type[Selector]) -> None
 def test_the_repr_shows_nothing_that_was_not_given() -> None:
     assert repr(KeepAll()) == "KeepAll()"
     assert repr(RandomSubset(0.25)) == "RandomSubset(keep=0.25)"
-    assert repr(LossPercentile(beta=1.0, seed=3)) == "LossPercentile(keep=0.5, history=1024, fixed_size=True, seed=3)"
+    assert repr(LossPercentile(beta=1.0, seed=3)) == (
+        "LossPercentile(keep=0.5, history=1024, fixed_size=True, floor=0.0, seed=3)"
+    )
 
 
 @pytest.mark.usefixtures("any_shape")
@@ -91,6 +93,19 @@ def test_masked_logits_are_no_error() -> None:
     assert LeastSure(0.5)(logits=logits, targets=torch.zeros(4, dtype=torch.int64)).indices.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan"), float("inf")])
+def test_percentiles_outside_their_range_are_refused(bad: float) -> None:
+    message = r"LossPercentile can't rank percentiles .* 1 of 3 rows are NaN or outside \[0, 1\]"
+    with pytest.raises(ValueError, match=message):
+        LossPercentile(seed=0)(percentiles=torch.tensor([0.0, bad, 1.0]))
+
+
+def test_what_is_wanted_is_what_is_needed() -> None:
+    assert TopLoss().wants == TopLoss.needs == {"losses"}
+    assert TopLoss().wants_scores
+    assert not RandomSubset().wants_scores
+
+
 def test_keep_all_says_what_it_cannot_do() -> None:
     with pytest.raises(ValueError, match=r"KeepAll trains every candidate, but k=2 of N=4 .* RandomSubset"):
         KeepAll()(candidates=4, k=2)
@@ -99,6 +114,9 @@ def test_keep_all_says_what_it_cannot_do() -> None:
 def test_a_selection_orders_its_weights_with_its_rows() -> None:
     selection = Selection.of(torch.tensor([3, 0, 2]), torch.tensor([0.3, 0.0, 0.2]))
     assert selection.indices.tolist() == [0, 2, 3]
+    assert Selection.of(torch.tensor([3, 0]), inclusion=torch.tensor([0.3, 0.0])).inclusion.tolist() == pytest.approx(  # pyright: ignore
+        [0.0, 0.3]
+    )
     assert selection.weights is not None
     assert selection.weights.tolist() == pytest.approx([0.0, 0.2, 0.3])
     assert len(selection) == 3

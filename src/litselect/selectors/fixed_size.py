@@ -50,6 +50,44 @@ def inclusion_probabilities(law: Float[Tensor, " batch"], k: int) -> Float[Tenso
     return (law * scale).clamp_max(1.0)
 
 
+def floored_probabilities(law: Float[Tensor, " batch"], k: int, floor: float) -> Float[Tensor, " batch"]:
+    r"""Scale `law` to inclusion probabilities that sum to `k`, none of them below `floor`.
+
+    :math:`\pi_i = \min(1, \max(f, c\, p_i))` with the c for which :math:`\sum_i \pi_i = k`. The sum is piecewise linear
+    in c, with corners where a row leaves the floor or reaches 1: all of them are evaluated, and c is interpolated.
+    Exact, by one sort, without a host sync.
+
+    Args:
+        law: ``[N]`` probabilities that are to be kept in proportion, >= 0.
+        k: how many rows will be drawn, 1 <= k <= N.
+        floor: f, in [0, 1]; where it is more than k / N, all rows get k / N.
+
+    Returns:
+        ``[N]``, same dtype, in [f, 1].
+
+    >>> floored_probabilities(torch.tensor([0.0, 0.1, 0.3, 1.0], dtype=torch.float64), k=2, floor=0.25)
+    tensor([0.2500, 0.2500, 0.5000, 1.0000], dtype=torch.float64)
+    """
+    n = law.numel()
+    floor = min(floor, k / n)
+    if floor <= 0:
+        return inclusion_probabilities(law, k)
+    law = law.clamp_min(torch.finfo(law.dtype).tiny)
+    descending = law.sort(descending=True).values
+    sums = torch.nn.functional.pad(descending.flip(0).cumsum(0), (1, 0))  # sums[j]: sum of the j smallest
+    leave, reach = floor / descending, 1 / descending  # ascending: the c at which a row leaves the floor, reaches 1
+    corners = torch.cat([leave, reach]).sort().values
+    # Just left of a corner: rows on the floor (the smallest), rows at 1 (the largest), and the sum of p in between.
+    low = n - torch.searchsorted(leave, corners)
+    high = torch.searchsorted(reach, corners)
+    between = (sums[n - high] - sums[low]).clamp_min(0)
+    total = low.to(law.dtype) * floor + high + corners * between
+    corner = (total >= k * (1 - 4 * n * torch.finfo(law.dtype).eps)).to(torch.int64).argmax()[None]
+    low, high, between = low[corner].to(law.dtype), high[corner], between[corner]
+    c = torch.where(between > 0, (k - low * floor - high) / between, corners[corner])
+    return (law * torch.minimum(c, corners[corner])).clamp(floor, 1.0)
+
+
 def systematic_sample(
     inclusion: Float[Tensor, " batch"], k: int, order: Float[Tensor, " batch"], start: Float[Tensor, ""]
 ) -> Int[Tensor, " kept"]:

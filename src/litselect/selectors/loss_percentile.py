@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from litselect.selectors.fixed_size import inclusion_probabilities, systematic_sample
+from litselect.selectors.fixed_size import floored_probabilities, systematic_sample
 from litselect.selectors.loss_history import LossHistory
 from litselect.selectors.selection import Selection
 from litselect.selectors.selector import Selector
 
 if TYPE_CHECKING:
+    from collections.abc import Set
+
     from jaxtyping import Float
     from torch import Tensor
 
@@ -29,10 +31,13 @@ class LossPercentile(Selector):
     sum to k. What that gives up: a hard batch can't keep more rows than an easy one. With ``fixed_size=False`` every
     row is drawn independently with P, as in the paper, and any number of rows may be chosen.
 
+    `percentiles`, ranks among the last known losses of the whole data set, take the place of the history where they
+    are given: :math:`P = \mathrm{percentile}^\beta`. Then neither losses nor a forward pass are needed.
+
     Losses that are equal share the middle of their ranks, so constant losses are all trained with the same
     probability. A batch counts as part of its own history: on the first one P ranks the batch itself.
 
-    Needs: losses (one forward pass).  State: the last R losses and its random stream.
+    Needs: losses (one forward pass), or percentiles.  State: the last R losses and its random stream.
     Cost: O((N + R) log R); no host sync with a fixed size.
 
     Args:
@@ -40,6 +45,8 @@ class LossPercentile(Selector):
         beta: selectivity, >= 0, in place of `keep`.
         history: R, the number of losses that the distribution is taken over; at least the batch itself.
         fixed_size: draw exactly ``round(keep * N)`` rows rather than each row by itself.
+        floor: a minimum of every inclusion probability. With a fixed size the rest is scaled, so that k stays exact;
+            with independent draws P is raised to it, so that a little more is kept.
         seed: see `Selector`.
         generator: see `Selector`.
 
@@ -51,6 +58,7 @@ class LossPercentile(Selector):
     4
     """
 
+    needs = frozenset({"losses"})
     _derived = frozenset({"beta"})
 
     def __init__(
@@ -60,6 +68,7 @@ class LossPercentile(Selector):
         beta: float | None = None,
         history: int = 1024,
         fixed_size: bool = True,
+        floor: float = 0.0,
         seed: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -74,21 +83,47 @@ class LossPercentile(Selector):
             keep = 1 / (1 + beta)
         super().__init__(0.5 if keep is None else keep, seed=seed, generator=generator)
         self.beta = 1 / self.keep - 1
+        if not 0 <= floor <= self.keep:
+            raise ValueError(
+                f"`floor` is a minimum of the probability to be trained, of which `keep` is the mean: expected "
+                f"0 <= floor <= keep, but got floor={floor!r} and keep={self.keep!r}. floor=keep/5 is a mild one."
+            )
+        self.floor = floor
         self.fixed_size = fixed_size
         self.probabilistic = not fixed_size
         self.history = history
         self._losses = LossHistory(history)
 
-    def select(self, k: int, *, losses: Float[Tensor, " batch"]) -> Selection:
+    def _uses(self, given: Set[str]) -> frozenset[str]:
+        return frozenset({"percentiles"}) if "percentiles" in given else super()._uses(given)
+
+    def select(
+        self,
+        k: int,
+        *,
+        losses: Float[Tensor, " batch"] | None = None,
+        percentiles: Float[Tensor, " batch"] | None = None,
+    ) -> Selection:
         """K rows whose inclusion follows the law, or a Bernoulli draw of each."""
-        self._losses.append(losses)
-        percentile = self._losses.percentile(losses)
-        n, device = losses.numel(), losses.device
+        percentile = self._rank(losses, percentiles)
+        n, device = percentile.numel(), percentile.device
         if not self.fixed_size:
-            return Selection((self.uniform(n, device) < percentile**self.beta).nonzero().squeeze(1))
-        law = (percentile / percentile.amax()) ** self.beta  # c takes up any factor; this one prevents underflow
+            law = (percentile**self.beta).clamp_min(self.floor)
+            rows = (self.uniform(n, device) < law).nonzero().squeeze(1)
+            return Selection(rows, inclusion=law[rows])
+        # c takes up any factor; this one prevents underflow
+        law = (percentile / percentile.amax().clamp_min(torch.finfo(percentile.dtype).tiny)) ** self.beta
         draws = self.uniform(n + 1, device)
-        return Selection.of(systematic_sample(inclusion_probabilities(law, k), k, draws[1:], draws[0]))
+        inclusion = floored_probabilities(law, k, self.floor)
+        rows = systematic_sample(inclusion, k, draws[1:], draws[0])
+        return Selection.of(rows, inclusion=inclusion[rows])
+
+    def _rank(self, losses: Tensor | None, percentiles: Tensor | None) -> Tensor:
+        if percentiles is not None:
+            return percentiles.detach().to(torch.float32 if percentiles.device.type == "mps" else torch.float64)
+        assert losses is not None  # `_uses` asks for them
+        self._losses.append(losses)
+        return self._losses.percentile(losses)
 
     def reset(self) -> None:
         """Forget the losses and the random stream."""

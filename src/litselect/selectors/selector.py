@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Set
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from litselect.selectors.selection import Selection
 
 
-SCORES: Final = ("losses", "logits", "targets", "ids", "ratings")
+SCORES: Final = ("losses", "logits", "targets", "ids", "ratings", "percentiles")
 """The tensors that a selector can be given, one row a candidate."""
+
+_FLAT: Final = ("losses", "ids", "ratings", "percentiles")  # one number a candidate
 
 
 class Selector(ABC):
@@ -51,6 +54,7 @@ class Selector(ABC):
     """Whether the number of chosen rows is random: then it may be anything from none to all."""
 
     _takes: ClassVar[frozenset[str] | None] = frozenset()  # None: everything, as wrappers do
+    _stream: tuple[int, ...] = ()  # tells apart the random streams of selectors that share a seed
     _derived: ClassVar[frozenset[str]] = frozenset()  # attributes that follow from other arguments: not in the repr
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -80,8 +84,22 @@ class Selector(ABC):
         self.seed = seed
         self.rank = 0  # set before the first draw by whoever knows it, as is the seed that all ranks are to share
         self.default_seed: int | None = None
+        self.progress = 0.0  # share of the training that is done, in [0, 1]; set by whoever knows it
         self._given = generator
         self._generator = generator
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """What the next call can't do without: all of `needs`, or less while a selector chooses blindly.
+
+        Whoever computes scores asks before.
+        """
+        return self.needs
+
+    @property
+    def wants_scores(self) -> bool:
+        """Whether the next call needs anything at all."""
+        return bool(self.wants)
 
     @abstractmethod
     def select(self, k: int, *args: Any, **scores: Any) -> Selection:
@@ -99,6 +117,7 @@ class Selector(ABC):
         targets: Shaped[Tensor, "batch ..."] | None = None,
         ids: Int[Tensor, " batch"] | None = None,
         ratings: Float[Tensor, " batch"] | None = None,
+        percentiles: Float[Tensor, " batch"] | None = None,
         candidates: int | None = None,
         k: int | None = None,
     ) -> Selection:
@@ -110,6 +129,8 @@ class Selector(ABC):
             targets: what the loss compares them with.
             ids: position of each candidate in the data set, int64.
             ratings: a rater's scores.
+            percentiles: rank of each candidate's last known loss among those of the whole data set, in [0, 1], 1 the
+                hardest; ties share the middle of their ranks. Exactly 1 says that no loss is known yet.
             candidates: N, for selectors that look at nothing; otherwise read off the tensors.
             k: how many rows to choose, in place of ``round(keep * N)``.
 
@@ -120,8 +141,8 @@ class Selector(ABC):
             ValueError: if a needed tensor is missing, is not one row per candidate or disagrees about N, if N is 0 or
                 `k` outside [1, N], or (on the CPU, where looking is free) if a needed score is not finite.
         """
-        given = {"losses": losses, "logits": logits, "targets": targets, "ids": ids, "ratings": ratings}
-        given = {name: tensor for name, tensor in given.items() if tensor is not None}
+        scores = (losses, logits, targets, ids, ratings, percentiles)
+        given = {name: tensor for name, tensor in zip(SCORES, scores, strict=True) if tensor is not None}
         n = self._validate(given, candidates)
         if k is None:
             k = self.count(n)
@@ -136,14 +157,19 @@ class Selector(ABC):
         """How many of `n` candidates are trained: at least one."""
         return max(1, round(self.keep * n))
 
+    def _uses(self, given: Set[str]) -> frozenset[str]:
+        """What the next call looks at if it is given `given`: it must be there, and in order."""
+        return self.wants | (self.needs & given)
+
     def _validate(self, given: dict[str, Tensor], candidates: int | None) -> int:
-        if missing := sorted(self.needs - given.keys()):
+        uses = self._uses(given.keys())
+        if missing := sorted(uses - given.keys()):
             raise ValueError(
                 f"{type(self).__name__} needs {', '.join(sorted(self.needs))}, but {', '.join(missing)} was not given. "
                 f"Call it with {', '.join(f'{name}=...' for name in sorted(self.needs))}."
             )
         for name, tensor in given.items():
-            flat = name in ("losses", "ids", "ratings")
+            flat = name in _FLAT
             if tensor.ndim == 0 or (flat and tensor.ndim > 1):
                 raise ValueError(
                     f"Expected {name} of shape [N{'' if flat else ', ...'}], but got {tuple(tensor.shape)}. "
@@ -162,14 +188,18 @@ class Selector(ABC):
             raise ValueError(
                 f"Expected at least one candidate, but got an empty batch (N={n}). Skip it before selection."
             )
-        for name in sorted(self.needs):
-            # Only on the CPU: elsewhere the look would stop the host until the device has caught up.
-            if given[name].device.type == "cpu" and (bad := _broken_rows(name, given[name])):
-                raise ValueError(
-                    f"{type(self).__name__} can't rank {name} that are not finite, but {bad} of {n} rows are NaN or "
-                    "inf. Find the broken rows, or leave them out of the candidates."
-                )
+        for name in sorted(uses):
+            self._refuse_broken(name, given[name])
         return n
+
+    def _refuse_broken(self, name: str, scores: Tensor) -> None:
+        """Raise for rows that can't be ranked. Only on the CPU: elsewhere the host would wait for the device."""
+        if scores.device.type == "cpu" and (bad := _broken_rows(name, scores)):
+            wrong = "NaN or outside [0, 1]" if name == "percentiles" else "NaN or inf"
+            raise ValueError(
+                f"{type(self).__name__} can't rank {name} that are not finite, but {bad} of {scores.shape[0]} rows are "
+                f"{wrong}. Find the broken rows, or leave them out of the candidates."
+            )
 
     # ------------------------------------------------------------------ own randomness, own state
 
@@ -178,10 +208,14 @@ class Selector(ABC):
         """The selector's own random stream, on the CPU so that every device draws the same."""
         if self._generator is None:
             default = torch.initial_seed() if self.default_seed is None else self.default_seed
-            seed = default if self.seed is None else self.seed
-            words = np.random.SeedSequence([int(seed) % 2**63, self.rank]).generate_state(1, np.uint64)
+            given = self._own_seed()
+            entropy = [int(default if given is None else given) % 2**63, self.rank, *self._stream]
+            words = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
             self._generator = torch.Generator().manual_seed(int(words[0]) >> 1)
         return self._generator
+
+    def _own_seed(self) -> int | None:
+        return self.seed
 
     def uniform(self, n: int, device: torch.device) -> Float[Tensor, " n"]:
         """`n` float64 draws from [0, 1) (float32 where the device has no float64)."""
@@ -212,5 +246,8 @@ class Selector(ABC):
 
 def _broken_rows(name: str, scores: Tensor) -> int:
     """How many rows hold something that can't be ranked. Masked logits are -inf by intent: there only NaN is wrong."""
-    finite = scores.isfinite() if name in ("losses", "ratings") else ~scores.isnan()
-    return 0 if finite.all() else int((~finite.reshape(scores.shape[0], -1).all(1)).sum())
+    if name == "percentiles":
+        fine = (scores >= 0) & (scores <= 1)
+    else:
+        fine = ~scores.isnan() if name in ("logits", "targets", "ids") else scores.isfinite()
+    return 0 if fine.all() else int((~fine.reshape(scores.shape[0], -1).all(1)).sum())
