@@ -78,14 +78,14 @@ def test_other_settings() -> None:
 # ---------------------------------------------------------------------- combinations
 
 
-class ByLogits(Selector):
-    def select(self, k: int, *, logits: torch.Tensor) -> Selection:
+class ByRatings(Selector):
+    def select(self, k: int, *, ratings: torch.Tensor) -> Selection:
         return Selection(torch.arange(k))
 
 
 def test_needs_that_nobody_provides(kit: Any) -> None:
-    message = r"ByLogits\(keep=0\.5\) needs logits, but ExampleSelection provides.*Use a selector"
-    refused(kit, kit.make(Momentum), ExampleSelection(ByLogits(keep=0.5)), ValueError, message)
+    message = r"ByRatings\(keep=0\.5\) needs ratings, but ExampleSelection provides.*Use a selector"
+    refused(kit, kit.make(Momentum), ExampleSelection(ByRatings(keep=0.5)), ValueError, message)
     with pytest.raises(TypeError, match="select asks for hardness, which no one provides"):
 
         class Unknown(Selector):
