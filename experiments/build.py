@@ -8,6 +8,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from experiments.errors import UsageError
+from experiments.hydra_versions import FOR_INSTANTIATE
 
 
 def build(config: DictConfig, group: str, **given: Any) -> Any:
@@ -27,7 +28,7 @@ def build(config: DictConfig, group: str, **given: Any) -> Any:
     """
     if not config[group]:
         return None
-    made = instantiate(config[group], _convert_="all")
+    made = instantiate(config[group], _convert_="all", **FOR_INSTANTIATE)
     if not config[group].get("_partial_"):
         return made
     takes = inspect.signature(made.func).parameters

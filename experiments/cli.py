@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.errors import UsageError
+from experiments.hydra_versions import FOR_MAIN
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 REFUSED = 2
@@ -31,10 +32,8 @@ def command(config_name: str, job: Callable[[DictConfig], None]) -> None:
         started = True
         job(config)
 
-    # from 1.4 on Hydra deprecates the argument that 1.3 asks for
-    version = {} if tuple(map(int, hydra.__version__.split(".")[:2])) >= (1, 4) else {"version_base": None}
     conf = str(Path(__file__).parent / "conf")
-    application: Callable[[], None] = hydra.main(config_path=conf, config_name=config_name, **version)(noted)
+    application: Callable[[], None] = hydra.main(config_path=conf, config_name=config_name, **FOR_MAIN)(noted)
     if os.environ.get("HYDRA_FULL_ERROR"):
         application()
         return

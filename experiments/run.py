@@ -105,6 +105,7 @@ def _costs(meter: Meter, operations: flops.Flops) -> dict[str, Any]:
     parts = ("scoring_seconds", "selection_seconds", "training_seconds") if counters else ()
     return {
         "seconds": meter.seconds,
+        "cpu_seconds": meter.cpu_seconds,
         "candidates_seen": tally.seen,
         "examples_scored": tally.scored,
         "examples_trained": tally.trained,

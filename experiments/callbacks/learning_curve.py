@@ -34,6 +34,7 @@ class LearningCurve(Callback):
             "epoch": trainer.current_epoch + 1,
             **asdict(self.meter.tally),
             "seconds": round(self.meter.seconds, 3),
+            "cpu_seconds": round(self.meter.cpu_seconds, 3),
             "accuracy": float(trainer.callback_metrics["val/accuracy"]),
             "loss": float(trainer.callback_metrics["val/loss"]),
         }

@@ -1,11 +1,12 @@
 """Counts rows and seconds, with or without a selection callback."""
 
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from experiments.callbacks.stopwatch import Stopwatch
 from experiments.callbacks.tally import Tally
 
 
@@ -23,8 +24,8 @@ class Meter(Callback):
         self.selection = selection
         self._rows = 0
         self._steps = 0
-        self._spent = 0.0
-        self._started: float | None = None
+        self._wall = Stopwatch(perf_counter)
+        self._processor = Stopwatch(process_time)
 
     @property
     def tally(self) -> Tally:
@@ -37,7 +38,12 @@ class Meter(Callback):
     @property
     def seconds(self) -> float:
         """Wall-clock seconds of training: loading, augmentation, scoring, selection and steps, but no evaluation."""
-        return self._spent + (0.0 if self._started is None else perf_counter() - self._started)
+        return self._wall.seconds
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor seconds of the same, all threads together: what a shared machine disturbs less."""
+        return self._processor.seconds
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
@@ -64,11 +70,13 @@ class Meter(Callback):
 
     def _start(self) -> None:
         _wait_for_device()
-        self._started = perf_counter()
+        self._wall.start()
+        self._processor.start()
 
     def _stop(self) -> None:
         _wait_for_device()
-        self._spent, self._started = self.seconds, None
+        self._wall.stop()
+        self._processor.stop()
 
 
 def _wait_for_device() -> None:
