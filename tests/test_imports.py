@@ -52,7 +52,7 @@ def test_selectors_and_scoring_load_no_lightning() -> None:
 
 PUBLIC = {
     "litselect.selectors": {"KeepAll", "LossPercentile", "RandomSubset", "Selection", "Selector", "TopLoss"},
-    "litselect.scoring": {"CaptureError", "LossCapture", "LossWeights", "ScoringPass"},
+    "litselect.scoring": {"CaptureError", "LossCapture", "LossWeights", "Scores", "ScoringPass"},
     "litselect.callbacks": {"Counters", "ExampleSelection", "SelectiveBackprop"},
 }
 

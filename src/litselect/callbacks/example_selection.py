@@ -49,7 +49,7 @@ class ExampleSelection(CallbackBase):
         refill: collect the chosen rows of several batches until a full training batch (the DataLoader's batch size)
             exists. Batches in between are true skips: they make no step, and ``max_steps``, step schedulers and
             ``ModelCheckpoint(every_n_train_steps)`` count only real ones. What waits at the end of an epoch is trained
-            in the next one.
+            in the next one; what waits at the end of training is dropped.
         warmup: how many epochs at the beginning train on everything; 0.5 is half an epoch, ``"auto"`` one epoch or a
             tenth of the training, whichever is shorter.
         warmup_steps: the same in incoming batches.
@@ -121,6 +121,7 @@ class ExampleSelection(CallbackBase):
             check_fit(self, trainer, pl_module)
             self._rank, self._world_size, self._resumed = trainer.global_rank, trainer.world_size, False
             self.training_batch_size, self.verified = 0, False
+            self.queue = RefillQueue()  # what an earlier fit left over may be rows of other data
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make sure that selection ends with the fit loop, whichever way that is left."""
