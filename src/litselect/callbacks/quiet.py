@@ -20,24 +20,42 @@ _MUTED = ("log", "log_dict", "print")
 def quiet(trainer: Trainer, module: LightningModule) -> Generator[None]:
     """Inside, what `module` logs or prints goes nowhere, and its manual backward ends the pass.
 
-    The methods are shadowed on the instance and the loggers replaced by mute ones of the same number.
+    The methods are shadowed on the instances and the loggers replaced by mute ones of the same number. Under manual
+    optimization optimizers and schedulers don't step either, should the module let them before its first backward.
     """
-    loggers = trainer.loggers
-    shadows: dict[str, Callable[..., Any]] = {**dict.fromkeys(_MUTED, _nothing), "manual_backward": _stop}
-    before = {name: vars(module)[name] for name in shadows if name in vars(module)}
-    vars(module).update(shadows)
+    loggers, muted = trainer.loggers, _muted(trainer, module)
+    before = [(vars(owner), name, vars(owner).get(name)) for owner, name, _ in muted]
+    for owner, name, function in muted:
+        vars(owner)[name] = function
     try:
         trainer.loggers = [DummyLogger() for _ in loggers]
         yield
     finally:
         trainer.loggers = loggers
-        for name in shadows:
-            del vars(module)[name]
-        vars(module).update(before)
+        for attributes, name, value in before:
+            del attributes[name]
+            if value is not None:
+                attributes[name] = value
+
+
+def _muted(trainer: Trainer, module: LightningModule) -> list[tuple[Any, str, Callable[..., Any]]]:
+    """Whose methods are shadowed, and by what."""
+    muted: list[tuple[Any, str, Callable[..., Any]]] = [(module, name, _nothing) for name in _MUTED]
+    muted.append((module, "manual_backward", _stop))
+    if not module.automatic_optimization:
+        muted.append((trainer.strategy, "optimizer_step", lambda _, closure, *args, **kwargs: closure()))
+        muted += [(optimizer, "step", _evaluate) for optimizer in trainer.optimizers]
+        muted += [(config.scheduler, "step", _nothing) for config in trainer.lr_scheduler_configs]
+    return muted
 
 
 def _nothing(*_: Any, **__: Any) -> None:
     """In place of a method that would write."""
+
+
+def _evaluate(closure: Callable[[], Any] | None = None, *_: Any, **__: Any) -> Any:
+    """In place of an optimizer's step: the closure, if there is one, is what goes backward."""
+    return None if closure is None else closure()
 
 
 def _stop(loss: Any, *_: Any, **__: Any) -> None:
