@@ -27,12 +27,7 @@ def check_fit(callback: ExampleSelection, trainer: Trainer, module: LightningMod
             f"A Trainer can have one callback that selects examples, but got {', '.join(rivals)}: each would select "
             "from what the other has chosen. Keep one; selectors can be combined inside it."
         )
-    if callback.refill and trainer.accumulate_grad_batches > 1:
-        raise ValueError(
-            f"{name}(refill=True) fills whole training batches, so it can't be combined with "
-            f"accumulate_grad_batches={trainer.accumulate_grad_batches}. Either remove `accumulate_grad_batches` from "
-            f"the Trainer and enlarge the DataLoader's batch size, or use {name}(refill=False)."
-        )
+    check_accumulation(callback, trainer)
     if callback.across_ranks and trainer.world_size > 1 and not module.automatic_optimization:
         raise ValueError(
             f"{name}(across_ranks=True) scales the loss of each rank by its share of the chosen rows, which it can't "
@@ -55,6 +50,21 @@ def check_fit(callback: ExampleSelection, trainer: Trainer, module: LightningMod
         raise ValueError(
             f"{type(module).__name__}.training_step takes a `dataloader_iter` and fetches its own batches, so there is "
             "no batch to select from. Let it take `batch`."
+        )
+
+
+def check_accumulation(callback: ExampleSelection, trainer: Trainer) -> None:
+    """Refuse refilling while gradients are accumulated.
+
+    Raises:
+        ValueError: if they are.
+    """
+    name = type(callback).__name__
+    if callback.refill and trainer.accumulate_grad_batches > 1:
+        raise ValueError(
+            f"{name}(refill=True) fills whole training batches, so it can't be combined with "
+            f"accumulate_grad_batches={trainer.accumulate_grad_batches}. Either remove `accumulate_grad_batches` from "
+            f"the Trainer and enlarge the DataLoader's batch size, or use {name}(refill=False)."
         )
 
 

@@ -17,7 +17,7 @@ from litselect.callbacks.loop_patch import LoopPatch
 from litselect.callbacks.nonfinite import select_finite
 from litselect.callbacks.quiet import quiet
 from litselect.callbacks.rank_pool import all_ready, select_share
-from litselect.callbacks.requirements import declared_batch_size
+from litselect.callbacks.requirements import check_accumulation, declared_batch_size
 from litselect.callbacks.stopwatch import Stopwatch
 from litselect.scoring import CaptureError, LossWeights, Scores
 from litselect.scoring.rows import count_rows, take_rows
@@ -87,7 +87,9 @@ class SelectionSession:
         self._watch.start()
         n = self.candidates = count_rows(batch, self._batch_size)
         self.callback.counters.seen += n
-        self._selecting = self.callback.phase.active(self.trainer)
+        # A pass without backward (StochasticWeightAveraging) gathers batch statistics: those of all rows.
+        passive = cast("Any", self.trainer.fit_loop)._skip_backward
+        self._selecting = self.callback.phase.active(self.trainer) and not passive
         looks = bool(self.callback.selector.needs)
         self.scores, self.selection = None, None
         if looks and (self._selecting or not self.callback.verified):
@@ -170,6 +172,7 @@ class SelectionSession:
     def _refill(self, batch: Any, n: int, selection: Selection) -> Chosen | None:
         """Collect the chosen rows; answer with a full training batch once every rank has one."""
         queue = self.callback.queue
+        check_accumulation(self.callback, self.trainer)  # again: it can be scheduled
         size = self.callback.training_batch_size = max(self.callback.training_batch_size, n)
         candidates: tuple[Any, ...] = (batch,)
         if selection.weights is not None:
