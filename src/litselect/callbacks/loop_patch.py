@@ -39,18 +39,17 @@ class LoopPatch:
 
         def on_train_batch_start(batch: Any, batch_idx: int) -> Any:
             self._steps = True
-            result = batch_start(batch, batch_idx)
-            self._steps = choose(batch, batch_idx)
-            return result
+            self._arrived = batch, batch_idx
+            return batch_start(batch, batch_idx)
 
-        # Runs after every callback's and the module's own hook, so that it sees the batch that would be trained.
+        # Called after every callback's and the module's own hook, so that it gets the batch that would be trained.
         self._replace(strategy, "on_train_batch_start", on_train_batch_start)
         self._replace(strategy, "training_step", lambda *args: train(training_step, args))
 
         accumulate = epoch_loop._should_accumulate
         self._replace(epoch_loop, "_should_accumulate", lambda: not self._steps or accumulate())
         for loop in (epoch_loop.automatic_optimization, epoch_loop.manual_optimization):
-            self._replace(loop, "run", self._unless_skipped(loop.run))
+            self._replace(loop, "run", self._unless_skipped(loop.run, choose))
         # Under manual optimization the connector writes a row after every batch, whatever `_should_accumulate` says.
         connector: Any = cast("Any", trainer)._logger_connector
         write_row = connector.update_train_step_metrics
@@ -76,8 +75,14 @@ class LoopPatch:
         self._patched.append((owner, name, function))
         setattr(owner, name, function)
 
-    def _unless_skipped(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args, **kwargs: run(*args, **kwargs) if self._steps else {}
+    def _unless_skipped(self, run: Callable[..., Any], choose: Choose) -> Callable[..., Any]:
+        """Choose, then `run` if that makes a step. Not earlier: a hook that answered -1 has declined the batch."""
+
+        def choose_then_run(*args: Any, **kwargs: Any) -> Any:
+            self._steps = choose(*self._arrived)
+            return run(*args, **kwargs) if self._steps else {}
+
+        return choose_then_run
 
 
 def _restore(owner: Any, name: str, ours: Any) -> None:
