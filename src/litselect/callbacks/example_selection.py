@@ -38,6 +38,14 @@ class ExampleSelection(CallbackBase):
     Hooks and the logger see what they always saw, but ``on_train_batch_start`` and ``on_train_batch_end`` get the
     candidates, of which ``training_step`` gets the chosen rows. Validation, test and prediction are untouched.
 
+    Under manual optimization all of ``training_step`` gets the chosen rows, be it for one optimizer or several, toggled
+    or not, with any number of backward calls. An example's score is its part of the loss that goes backward *first*:
+    the scoring pass ends there. Where that loss says nothing about the examples (a GAN that trains its generator first,
+    on noise) or has a gradient in it (a penalty), define ``example_losses``.
+
+    One of a kind: a Trainer takes one callback of this family, since a second one would select from what the first has
+    chosen, and both would keep their state under one name. Selectors can be combined inside it.
+
     Cost: one scoring pass over each batch (about a third of plain training of it), unless the selector looks at
     nothing, plus training of the chosen rows.
 
