@@ -31,6 +31,17 @@ def as_ratings(difficulty: Tensor) -> Inputs:
     return {"ratings": difficulty}
 
 
+def as_ease(difficulty: Tensor) -> Inputs:
+    """The input of a selector that prefers small losses."""
+    return {"losses": -difficulty}
+
+
+def as_doubt(difficulty: Tensor) -> Inputs:
+    """Two-class outputs that are the less sure, the higher the difficulty."""
+    sure = 10 / (1 + difficulty.float().log1p()).to(difficulty.dtype)
+    return {"logits": torch.stack([sure, torch.zeros_like(sure)], 1)}
+
+
 def as_percentiles(difficulty: Tensor) -> Inputs:
     """The input of a selector that is told the ranks of known losses."""
     return {"percentiles": difficulty / (1 + difficulty)}

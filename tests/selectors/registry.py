@@ -1,7 +1,7 @@
 """Every selector with canonical settings. A new selector is one line here, and the contract suite runs over it."""
 
-from litselect.selectors import KeepAll, LossPercentile, RandomSubset, TopLoss
-from tests.selectors.case import Case, as_ledger, as_logits, as_percentiles, as_ratings
+from litselect.selectors import ImportanceSampling, KeepAll, LossPercentile, RandomSubset, TopLoss, Uncertainty
+from tests.selectors.case import Case, as_doubt, as_ease, as_ledger, as_logits, as_percentiles, as_ratings
 from tests.selectors.specimens import LeastSure, RatedDraw, Remembering, WeightedCoins, WeightedDraw, Wrapper
 
 # fmt: off
@@ -15,6 +15,18 @@ CASES = [
          draws=True, stateful=True, also_takes=("percentiles",)),
     Case("LossPercentile-ledger", lambda keep, seed: LossPercentile(keep, floor=keep / 5, seed=seed), as_percentiles,
          draws=True),
+    Case("TopLoss-lowest", lambda keep, seed: TopLoss(keep, lowest=True), as_ease),
+    Case("Uncertainty-margin", lambda keep, seed: Uncertainty(keep), as_doubt),
+    Case("Uncertainty-entropy", lambda keep, seed: Uncertainty(keep, measure="entropy"), as_doubt),
+    Case("ImportanceSampling", lambda keep, seed: ImportanceSampling(keep, 0.0, seed=seed), as_logits, draws=True,
+         weighted=True, stateful=True),  # its scores are free, so it is on
+    Case("ImportanceSampling-off", lambda keep, seed: ImportanceSampling(keep, 9.0, seed=seed), as_logits, draws=True,
+         weighted=True, stateful=True, prefers_hard=False),
+    Case("ImportanceSampling-loss", lambda keep, seed: ImportanceSampling(keep, 0.0, score="loss", seed=seed),
+         draws=True, weighted=True, stateful=True),
+    Case("ImportanceSampling-baseline",
+         lambda keep, seed: ImportanceSampling(keep, 0.0, score="loss", weighted=False, seed=seed), draws=True,
+         stateful=True),
 ]
 
 SPECIMENS = [  # sound selectors of the kinds that are to come
