@@ -8,6 +8,7 @@ from experiments.cell import Cell
 from experiments.errors import UsageError
 
 BASELINE = "uniform"
+CONTROL = "random_subset"  # trains as many rows as a selecting arm, chosen by chance
 TRAIN_EVERYTHING = (BASELINE, "keep_all")  # for these, a candidate seen is an example trained
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from experiments.arms import BASELINE
+from experiments.arms import BASELINE, CONTROL, TRAIN_EVERYTHING
 from experiments.report.document import Table
 from experiments.report.outcome import Outcome
 from experiments.report.statistics import CONFIDENCE, Spread, paired
@@ -42,9 +42,9 @@ class Group:
         """Mean of a number in the summaries of an arm."""
         return Spread.of([float(outcome.summary[key]) for outcome in self.arms[arm]]).mean
 
-    def difference(self, arm: str) -> Spread | None:
-        """The arm's accuracy minus the baseline's, or None for the baseline itself and where it is missing."""
-        return None if arm == BASELINE else paired(self.accuracies(arm), self.accuracies(BASELINE))
+    def difference(self, arm: str, other: str) -> Spread | None:
+        """The arm's accuracy minus the other's, or None for the other itself and where no seed has both."""
+        return None if arm == other else paired(self.accuracies(arm), self.accuracies(other))
 
 
 def groups(outcomes: list[Outcome]) -> list[Group]:
@@ -70,7 +70,7 @@ def brief(full: Table) -> Table:
 
 def _row(group: Group, arm: str) -> tuple[str, ...]:
     accuracy = Spread.of(list(group.accuracies(arm).values()))
-    difference = group.difference(arm)
+    difference = group.difference(arm, BASELINE)
     return (
         arm,
         str(accuracy.count),
@@ -91,13 +91,17 @@ def _plus_minus(spread: Spread, sign: str) -> str:
 
 
 def statements(group: Group) -> list[str]:
-    """One sentence for each arm against the baseline; a difference is claimed only where the interval excludes zero."""
-    return [
-        _statement(group, arm, difference) for arm in group.arms if (difference := group.difference(arm)) is not None
-    ]
+    """One sentence for each arm against the baseline, and one against the control, which tells selection from luck.
+
+    A difference is claimed only where the interval excludes zero.
+    """
+    against_control = [arm for arm in group.arms if arm not in TRAIN_EVERYTHING]
+    pairs = [(arm, BASELINE) for arm in group.arms] + [(arm, CONTROL) for arm in against_control]
+    found = [(arm, other, group.difference(arm, other)) for arm, other in pairs]
+    return [_statement(group, arm, other, difference) for arm, other, difference in found if difference is not None]
 
 
-def _statement(group: Group, arm: str, difference: Spread) -> str:
+def _statement(group: Group, arm: str, other: str, difference: Spread) -> str:
     low, high = difference.mean - difference.margin, difference.mean + difference.margin
     if difference.count < 2:
         verdict = f"{difference.mean:+.2f} points on one seed, which says nothing about the spread: no claim"
@@ -107,10 +111,10 @@ def _statement(group: Group, arm: str, difference: Spread) -> str:
         word = "better" if difference.mean > 0 else "worse"
         verdict = f"{word} by {abs(difference.mean):.2f} points (interval {low:+.2f} to {high:+.2f})"
     costs = [
-        f"{group.mean(arm, key) / group.mean(BASELINE, key):.2f} times the {name}"
+        f"{group.mean(arm, key) / group.mean(other, key):.2f} times the {name}"
         for key, name in (("flops", "FLOPs"), ("seconds", "seconds"))
     ]
-    return f"{arm} against {BASELINE}: {verdict}; it took {' and '.join(costs)}."
+    return f"{arm} against {other}: {verdict}; it took {' and '.join(costs)}."
 
 
 HOW_TO_READ = (
@@ -119,6 +123,7 @@ HOW_TO_READ = (
     "itself. FLOPs count scoring and training; seconds are wall-clock seconds of training, without evaluation, on the "
     "machine below. Neither budget holds the cost equal: with equal candidates a selecting arm trains on less, with "
     "equal examples trained it looks at more, so read accuracy beside FLOPs and seconds. Every arm decays its learning "
-    "rate within its own budget. Curves are no result: they cross while learning rates are high, and only their ends "
+    "rate within its own budget. What an arm gains over uniform, but not over random_subset, it owes to the number of "
+    "steps and not to its choice. Curves are no result: they cross while learning rates are high, and only their ends "
     "compare."
 )

@@ -58,6 +58,18 @@ def test_nothing_is_claimed_within_the_spread_or_from_one_seed() -> None:
     assert "no claim" in verdicts([0.90], [0.99])[0]
 
 
+def test_an_arm_is_held_against_chance_too() -> None:
+    outcomes = [
+        outcome(arm, seed, 0.9 + seed / 100) for seed in (0, 1) for arm in ("uniform", "random_subset", "other")
+    ]
+    (group,) = groups(outcomes)
+    assert [verdict.split(":")[0] for verdict in statements(group)] == [
+        "random_subset against uniform",
+        "other against uniform",
+        "other against random_subset",
+    ]
+
+
 def test_without_a_baseline_nothing_is_compared() -> None:
     (group,) = groups([outcome("other", 0, 0.9)])
     assert statements(group) == []
