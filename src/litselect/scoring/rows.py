@@ -182,7 +182,13 @@ def _rebuild(node: Any, children: dict[Any, Any]) -> Any:
 def _is_column(node: Any, n: int) -> bool:
     if isinstance(node, (Tensor, np.ndarray)):
         return node.ndim > 0 and len(cast("Any", node)) == n
-    return _is_list(node) and len(node) == n
+    return _is_list(node) and len(node) == n and _alike(node)
+
+
+def _alike(node: Any) -> bool:
+    """Whether the entries of a list could be one thing of each example: its tensors are of one kind."""
+    kinds = {(value.dtype, value.ndim) for value in node if isinstance(value, (Tensor, np.ndarray))}
+    return len(kinds) < 2
 
 
 def _is_list(node: Any) -> bool:
