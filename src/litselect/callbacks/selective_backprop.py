@@ -31,6 +31,7 @@ class SelectiveBackprop(ExampleSelection):
         keep: expected fraction of the examples that is trained, in (0, 1].
         beta: selectivity in place of `keep`; ``keep = 1 / (1 + beta)``.
         history: R, how many recent losses the distribution is taken over.
+        floor: least probability with which any example is trained, so that none is forgotten; at most `keep`.
         refill: the paper's batch assembly.
         seed: seed of the draws; ``None`` derives it from ``torch.initial_seed()``.
         warmup: train on everything at first, as the authors' code does for one epoch; ``"auto"`` is one epoch, or a
@@ -47,10 +48,11 @@ class SelectiveBackprop(ExampleSelection):
         *,
         beta: float | None = None,
         history: int = 1024,
+        floor: float = 0.0,
         refill: bool = False,
         seed: int | None = None,
         warmup: float | Literal["auto"] = "auto",
         **settings: Any,
     ) -> None:
-        selector = LossPercentile(keep, beta=beta, history=history, fixed_size=not refill, seed=seed)
+        selector = LossPercentile(keep, beta=beta, history=history, floor=floor, fixed_size=not refill, seed=seed)
         super().__init__(selector, refill=refill, warmup=warmup, **settings)
