@@ -47,6 +47,19 @@ def as_percentiles(difficulty: Tensor) -> Inputs:
     return {"percentiles": difficulty / (1 + difficulty)}
 
 
+def as_mistakes(difficulty: Tensor) -> Inputs:
+    """Two-class outputs whose gradient keeps growing with the difficulty, where that of `as_logits` saturates."""
+    odds = (difficulty.float() + 0.01).log().to(difficulty.dtype)
+    logits = torch.stack([-odds, torch.zeros_like(odds)], 1)
+    return {"logits": logits, "targets": torch.zeros(len(difficulty), dtype=torch.int64)}
+
+
+def as_classes(difficulty: Tensor) -> Inputs:
+    """Every kind of score, with two classes that do not depend on the place."""
+    labels = (difficulty.double() * 997).long() % 2
+    return {"losses": difficulty, "ratings": difficulty, "targets": labels}
+
+
 def as_ledger(difficulty: Tensor) -> Inputs:
     """The input of a selector that remembers examples."""
     return {"losses": difficulty, "ids": torch.arange(len(difficulty)) + 100}

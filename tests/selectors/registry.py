@@ -1,8 +1,49 @@
 """Every selector with canonical settings. A new selector is one line here, and the contract suite runs over it."""
 
-from litselect.selectors import ImportanceSampling, KeepAll, LossPercentile, RandomSubset, TopLoss, Uncertainty
-from tests.selectors.case import Case, as_doubt, as_ease, as_ledger, as_logits, as_percentiles, as_ratings
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from litselect.selectors import (
+    DiverseSubset,
+    ImportanceSampling,
+    KeepAll,
+    LossPercentile,
+    RandomSubset,
+    RankSampling,
+    RatedSubset,
+    ReducibleLoss,
+    TopLoss,
+    Uncertainty,
+)
+from tests.selectors.case import (
+    Case,
+    as_classes,
+    as_doubt,
+    as_ease,
+    as_ledger,
+    as_logits,
+    as_mistakes,
+    as_percentiles,
+    as_ratings,
+)
 from tests.selectors.specimens import LeastSure, RatedDraw, Remembering, WeightedCoins, WeightedDraw, Wrapper
+
+
+@cache
+def irreducible() -> str:
+    """A file of irreducible losses, all alike."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder) / "irreducible.safetensors"
+    save_file({"irreducible": torch.full((200,), 0.5)}, path)
+    return str(path)
+
 
 # fmt: off
 CASES = [
@@ -27,6 +68,16 @@ CASES = [
     Case("ImportanceSampling-baseline",
          lambda keep, seed: ImportanceSampling(keep, 0.0, score="loss", weighted=False, seed=seed), draws=True,
          stateful=True),
+    Case("ReducibleLoss", lambda keep, seed: ReducibleLoss(keep, irreducible()), as_ledger),
+    Case("DiverseSubset", lambda keep, seed: DiverseSubset(keep), as_mistakes),
+    Case("RankSampling", lambda keep, seed: RankSampling(keep, pressure=20, steps=40, seed=seed), as_percentiles,
+         draws=True, stateful=True),
+    Case("RankSampling-batch", lambda keep, seed: RankSampling(keep, within="batch", seed=seed), draws=True,
+         stateful=True),
+    Case("RatedSubset", lambda keep, seed: RatedSubset(keep, temperature=4, seed=seed), as_ratings, draws=True),
+    Case("RatedSubset-hard", lambda keep, seed: RatedSubset(keep, hard=True), as_ratings),
+    Case("RatedSubset-class", lambda keep, seed: RatedSubset(keep, 0.2, within_class=True, seed=seed), as_classes,
+         draws=True),
 ]
 
 SPECIMENS = [  # sound selectors of the kinds that are to come

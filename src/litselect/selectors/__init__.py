@@ -1,19 +1,27 @@
 """Which rows to train: tensors in, row indices (and weights) out. Pure torch, no Lightning."""
 
+from litselect.selectors.diverse_subset import DiverseSubset
 from litselect.selectors.importance_sampling import ImportanceSampling
 from litselect.selectors.keep_all import KeepAll
 from litselect.selectors.loss_percentile import LossPercentile
 from litselect.selectors.random_subset import RandomSubset
+from litselect.selectors.rank_sampling import RankSampling
+from litselect.selectors.rated_subset import RatedSubset
+from litselect.selectors.reducible_loss import ReducibleLoss
 from litselect.selectors.selection import Selection
 from litselect.selectors.selector import Selector
 from litselect.selectors.top_loss import TopLoss
 from litselect.selectors.uncertainty import Uncertainty
 
 __all__ = [
+    "DiverseSubset",
     "ImportanceSampling",
     "KeepAll",
     "LossPercentile",
     "RandomSubset",
+    "RankSampling",
+    "RatedSubset",
+    "ReducibleLoss",
     "Selection",
     "Selector",
     "TopLoss",
