@@ -90,7 +90,8 @@ class SelectionSession:
         # A pass without backward (StochasticWeightAveraging) gathers batch statistics: those of all rows.
         passive = cast("Any", self.trainer.fit_loop)._skip_backward
         self._selecting = self.callback.phase.active(self.trainer) and not passive
-        looks = bool(self.callback.selector.needs)
+        self.callback.selector.progress = self.callback.phase.progress(self.trainer) or 0.0
+        looks = self.callback.selector.wants_scores
         self.scores, self.selection = None, None
         if looks and (self._selecting or not self.callback.verified):
             self.scores = self._score(batch, batch_idx, n)
@@ -129,7 +130,7 @@ class SelectionSession:
                 f"{type(module).__name__} optimizes manually, but its training_step ended before a backward was seen. "
                 "Call `self.manual_backward(loss)`, or define `example_losses(self, batch)`."
             )
-        if scores is not None and (missing := sorted(callback.selector.needs - scores.given().keys())):
+        if scores is not None and (missing := sorted(callback.selector.wants - scores.given().keys())):
             raise CaptureError(
                 f"{callback.selector!r} needs {' and '.join(missing)}, which are read off the cross-entropy that "
                 f"training_step computes, but {type(module).__name__} computes none over {n} rows of logits (or has "
