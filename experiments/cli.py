@@ -43,9 +43,11 @@ def command(config_name: str, job: Callable[[DictConfig], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # whoever read our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails again
     except Exception as error:
         message = explain(error)
-        if message is None and isinstance(error, OSError) and not started:
+        if message is None and isinstance(error, OSError) and error.filename and not started:
             message = explain_unwritable(error)  # before the job starts, Hydra writes nothing but the output folder
         if message is None:
             raise

@@ -36,10 +36,9 @@ def learning_curves(group: Group, file: Path) -> Figure:
             colour = "#222222" if arm == BASELINE else COLOURS[others.index(arm) % len(COLOURS)]
             _line(panel, outcomes, column, arm, colour)
         panel.set(xlabel=label, yscale="log")
-        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        panel.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if str(f"{value:e}")[0] in "235" else "")
         panel.grid(which="both", alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
+    _label(panels[0].yaxis)
     measured_on = next(iter(group.arms.values()))[0].summary["learning_curve_on"]
     panels[0].set_ylabel(f"error on the {measured_on}, % (log scale)")
     panels[-1].legend(frameon=False)
@@ -48,6 +47,14 @@ def learning_curves(group: Group, file: Path) -> Figure:
     figure.savefig(file, dpi=140)
     pyplot.close(figure)
     return Figure(file, f"{group.title}. Mean over seeds; bands show one standard deviation.")
+
+
+def _label(axis: Any) -> None:
+    """Writes numbers beside the ticks of a log axis: all of them where there are few, else 1, 2, 3 and 5."""
+    low, high = axis.axes.get_ylim()
+    digits = "123456789" if high < 4 * low else "1235"
+    for setter in (axis.set_major_formatter, axis.set_minor_formatter):
+        setter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in digits else "")
 
 
 def _line(panel: Any, outcomes: list[Outcome], column: str, arm: str, colour: str) -> None:
