@@ -33,6 +33,7 @@ class LoopPatch:
     def __init__(self, trainer: Trainer, choose: Choose, train: Train, *, skipped: bool = False) -> None:
         self._patched: list[tuple[Any, str, Any]] = []
         self._steps = not skipped
+        self._arrived: tuple[Any, int] = (None, -1)
         strategy: Any = trainer.strategy
         epoch_loop: Any = trainer.fit_loop.epoch_loop
         batch_start, training_step = strategy.on_train_batch_start, strategy.training_step

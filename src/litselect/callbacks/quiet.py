@@ -24,9 +24,11 @@ def quiet(trainer: Trainer, module: LightningModule) -> Generator[None]:
     optimization optimizers and schedulers don't step either, should the module let them before its first backward.
     """
     loggers, muted = trainer.loggers, _muted(trainer, module)
-    before = [(vars(owner), name, vars(owner).get(name)) for owner, name, _ in muted]
+    before: list[tuple[dict[str, Any], str, Any]] = []
     for owner, name, function in muted:
-        vars(owner)[name] = function
+        attributes: dict[str, Any] = owner.__dict__
+        before.append((attributes, name, attributes.get(name)))
+        attributes[name] = function
     try:
         trainer.loggers = [DummyLogger() for _ in loggers]
         yield
@@ -43,7 +45,7 @@ def _muted(trainer: Trainer, module: LightningModule) -> list[tuple[Any, str, Ca
     muted: list[tuple[Any, str, Callable[..., Any]]] = [(module, name, _nothing) for name in _MUTED]
     muted.append((module, "manual_backward", _stop))
     if not module.automatic_optimization:
-        muted.append((trainer.strategy, "optimizer_step", lambda _, closure, *args, **kwargs: closure()))
+        muted.append((trainer.strategy, "optimizer_step", _evaluate_second))
         muted += [(optimizer, "step", _evaluate) for optimizer in trainer.optimizers]
         muted += [(config.scheduler, "step", _nothing) for config in trainer.lr_scheduler_configs]
     return muted
@@ -56,6 +58,11 @@ def _nothing(*_: Any, **__: Any) -> None:
 def _evaluate(closure: Callable[[], Any] | None = None, *_: Any, **__: Any) -> Any:
     """In place of an optimizer's step: the closure, if there is one, is what goes backward."""
     return None if closure is None else closure()
+
+
+def _evaluate_second(_: Any, closure: Callable[[], Any], *__: Any, **___: Any) -> Any:
+    """In place of the strategy's ``optimizer_step``, whose first argument is the optimizer."""
+    return closure()
 
 
 def _stop(loss: Any, *_: Any, **__: Any) -> None:

@@ -187,7 +187,8 @@ def _is_column(node: Any, n: int) -> bool:
 
 def _alike(node: Any) -> bool:
     """Whether the entries of a list could be one thing of each example: its tensors are of one kind."""
-    kinds = {(value.dtype, value.ndim) for value in node if isinstance(value, (Tensor, np.ndarray))}
+    arrays = [cast("Any", value) for value in node if isinstance(value, (Tensor, np.ndarray))]
+    kinds = {(str(array.dtype), array.ndim) for array in arrays}
     return len(kinds) < 2
 
 
