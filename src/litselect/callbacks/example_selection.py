@@ -13,7 +13,14 @@ from litselect.callbacks.counters import Counters
 from litselect.callbacks.nonfinite import POLICIES, Policy
 from litselect.callbacks.refill_queue import RefillQueue
 from litselect.callbacks.requirements import check_fit, declared_batch_size, warn_of_long_schedule
-from litselect.callbacks.run_state import gather_ranks, own_state, pick_state, resume_run
+from litselect.callbacks.run_state import (
+    gather_ranks,
+    own_state,
+    pick_state,
+    resume_run,
+    selector_name,
+    warn_of_cut_epoch,
+)
 from litselect.callbacks.selection_log import log_batch, log_epoch
 from litselect.callbacks.selection_session import SelectionSession
 from litselect.scoring import ScoringPass
@@ -115,7 +122,7 @@ class ExampleSelection(CallbackBase):
         self.queue = RefillQueue()
         self.training_batch_size = 0
         self.skipped = False  # whether the newest batch made no step
-        self.verified = False  # whether captured losses have been found to belong to their rows
+        self.checks, self.verified = 0, False  # whether captured losses have been found to belong to their rows
         self._rank, self._world_size, self._resumed = 0, 1, False
         self._loaded: dict[str, Any] | None = None  # what a checkpoint says of the run, until training starts
         self._device: torch.device | None = None  # of the module, from the first fit on
@@ -128,7 +135,7 @@ class ExampleSelection(CallbackBase):
         if stage == "fit":
             check_fit(self, trainer, pl_module)
             self._rank, self._world_size, self._resumed = trainer.global_rank, trainer.world_size, False
-            self.training_batch_size, self.verified = 0, False
+            self.training_batch_size, self.checks, self.verified = 0, 0, False
             self.queue = RefillQueue()  # what an earlier fit left over may be rows of other data
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -140,6 +147,7 @@ class ExampleSelection(CallbackBase):
             loop.__dict__.pop("run", None)  # gone already where a broken fit left its own around this one
             if self._loaded is not None:
                 self._loaded["loaders"] = list(getattr(loop, "_combined_loader_states_to_load", []))
+                warn_of_cut_epoch(trainer, pl_module)
             try:
                 run()
             finally:
@@ -205,7 +213,7 @@ class ExampleSelection(CallbackBase):
         Tensors, numbers and strings: loads with ``weights_only=True``.
         """
         return {
-            "selector": type(self.selector).__name__,
+            "selector": selector_name(self.selector),
             "across_ranks": self.across_ranks,
             "ranks": gather_ranks(own_state(self, self._session and self._session.module, self._device)),
         }
@@ -215,7 +223,7 @@ class ExampleSelection(CallbackBase):
         state = pick_state(state_dict, self, self._rank, self._world_size)
         self.counters.load_state_dict(state["counters"])
         self.queue.load_state_dict(state["queue"])
-        self.skipped, self.verified = state["skipped"], state["verified"]
+        self.skipped, self.checks, self.verified = state["skipped"], state["checks"], state["verified"]
         self.training_batch_size = state["training_batch_size"]
         if state["selector"] is not None:
             self.selector.load_state_dict(state["selector"])

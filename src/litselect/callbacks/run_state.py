@@ -12,12 +12,19 @@ from litselect.callbacks.counters import Counters
 from litselect.callbacks.random_streams import restore_streams, streams_state
 from litselect.callbacks.rank_buffers import own_buffers, restore_buffers
 from litselect.callbacks.refill_queue import RefillQueue
+from litselect.selectors import Selector
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
     from litselect.callbacks.example_selection import ExampleSelection
     from litselect.callbacks.loop_patch import LoopPatch
+
+
+def selector_name(selector: Selector) -> str:
+    """The class of `selector`, with those of the selectors inside it."""
+    inner = [selector_name(value) for value in vars(selector).values() if isinstance(value, Selector)]
+    return type(selector).__name__ + (f"({', '.join(inner)})" if inner else "")
 
 
 def gather_ranks(own: dict[str, Any]) -> list[dict[str, Any]]:
@@ -38,6 +45,7 @@ def own_state(
         "selector": callback.selector.state_dict(),
         "queue": callback.queue.state_dict(),
         "skipped": callback.skipped,
+        "checks": callback.checks,
         "verified": callback.verified,
         "training_batch_size": callback.training_batch_size,
         "streams": None if device is None else streams_state(device),
@@ -47,7 +55,7 @@ def own_state(
 
 def pick_state(state: dict[str, Any], callback: ExampleSelection, rank: int, world_size: int) -> dict[str, Any]:
     """This rank's part of a checkpoint, less what does not fit the present settings (each with a warning)."""
-    saved, own = state["selector"], type(callback.selector).__name__
+    saved, own = state["selector"], selector_name(callback.selector)
     ranks = state["ranks"]
     known = rank < len(ranks)
     picked = dict(ranks[rank if known else 0])
@@ -81,6 +89,34 @@ def _without_stream(state: Any) -> Any:
         return state
     items = cast("dict[str, Any]", state).items()
     return {name: _without_stream(value) for name, value in items if name != "generator"}
+
+
+def warn_of_cut_epoch(trainer: Trainer, module: LightningModule) -> None:
+    """Warn where Lightning leaves out the end of an epoch. To be called before the loop is told to go on.
+
+    A checkpoint made at the last batch of an epoch, before the epoch ended, is resumed with the next epoch: without
+    the validation, the hooks and the schedulers that were to come.
+    """
+    fit_loop: Any = trainer.fit_loop
+    epochs, batches = fit_loop.epoch_progress.current, fit_loop.epoch_loop.batch_progress
+    cut = batches.is_last_batch and batches.current.completed < batches.current.processed == batches.current.ready
+    if not cut or epochs.processed == epochs.ready:
+        return
+    left_out = ["validation"] * trainer.enable_validation
+    left_out += [name for name in ("on_train_epoch_end", "on_train_epoch_start") if _is_users(getattr(module, name))]
+    left_out += ["the schedule by epochs"] * any(config.interval == "epoch" for config in trainer.lr_scheduler_configs)
+    if left_out:
+        warnings.warn(
+            "The checkpoint was made at the last batch of an epoch, before the epoch ended. Lightning goes on with the "
+            f"next epoch and leaves out {', '.join(left_out)}, so the run may end differently from an uninterrupted "
+            "one. Save checkpoints at the end of epochs: ModelCheckpoint(save_on_train_epoch_end=True).",
+            stacklevel=2,
+        )
+
+
+def _is_users(hook: Any) -> bool:
+    """Whether a hook was written by the user, in place of Lightning's empty one."""
+    return hook.__module__.partition(".")[0] not in ("pytorch_lightning", "lightning")
 
 
 def resume_run(state: dict[str, Any], trainer: Trainer, module: LightningModule, patch: LoopPatch) -> None:

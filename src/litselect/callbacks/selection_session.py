@@ -60,7 +60,6 @@ class SelectionSession:
         self._watch = Stopwatch(callback.counters, module.device)
         self._chosen: Chosen | None = None
         self._selecting = False
-        self._checks = 0
         self._rank = trainer.global_rank
         self._batch_size = declared_batch_size(trainer)
         self._optimizer_steps = trainer.global_step
@@ -120,11 +119,11 @@ class SelectionSession:
         with quiet(trainer, module), trainer.precision_plugin.train_step_context():
             scores = callback.scoring.examine(module, batch, n, step=step, loss_fn=callback.loss_fn, gradients=manual)
             if scores is not None and not callback.verified:
-                self._checks += 1
+                callback.checks += 1
                 settled = callback.scoring.verify(
                     module, batch, n, scores.losses, step=step, loss_fn=callback.loss_fn, gradients=manual
                 )
-                callback.verified = settled or self._checks == _CHECKS
+                callback.verified = settled or callback.checks == _CHECKS
         if scores is None and manual:
             raise CaptureError(
                 f"{type(module).__name__} optimizes manually, but its training_step ended before a backward was seen. "
@@ -146,12 +145,18 @@ class SelectionSession:
         least = 0 if callback.refill else min(self._minimum, n)  # a queue takes what comes: its batches are full
         if callback.across_ranks and self.trainer.world_size > 1:
             losses = torch.zeros(n, device=self.module.device) if self.scores is None else self.scores.losses
-            share = select_share(lambda all_: self._call_selector(Scores(all_)), losses, self._rank, least)
+            scored = self.scores is not None
+            share = select_share(
+                lambda everyone: self._call_selector(Scores(everyone) if scored else None, everyone.numel()),
+                losses,
+                self._rank,
+                least,
+            )
             if share is None:
                 return None
             selection, factor = share.selection, share.factor
         else:
-            selection = self._call_selector(self.scores)
+            selection = self._call_selector(self.scores, n)
             freely = callback.selector.probabilistic and not callback.refill
             if freely and not self._agree(len(selection) >= least):
                 return None
@@ -162,9 +167,8 @@ class SelectionSession:
             return Chosen(batch, n)  # the very object: training is what it would be without selection
         return Chosen(take_rows(batch, selection.indices, n), len(selection), selection.weights, factor)
 
-    def _call_selector(self, scores: Scores | None) -> Selection:
+    def _call_selector(self, scores: Scores | None, n: int) -> Selection:
         selector = self.callback.selector
-        n = self.candidates if scores is None else scores.losses.numel()
         k = max(selector.count(n), min(self._minimum, n))
         if scores is None or not selector.needs:
             return selector(candidates=n, k=k)
