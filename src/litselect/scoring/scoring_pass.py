@@ -66,6 +66,7 @@ class ScoringPass:
         if chunk is not None and chunk < 1:
             raise ValueError(f"Expected chunk to be a number of rows >= 1, or None for all, but got {chunk!r}.")
         self.chunk = chunk
+        self._halved = False
         self.check = check
 
     def __call__(self, module: nn.Module, batch: Any, n: int, **source: Any) -> Float[Tensor, " batch"] | None:
@@ -111,7 +112,7 @@ class ScoringPass:
             except torch.OutOfMemoryError:
                 if min(n, self.chunk or n) == 1:
                     raise
-                self._halve_chunk(n)
+            self._halve_chunk(n)  # not sooner: the error holds what the failed pass had in memory
 
     def _source(self, module: nn.Module, step: Callable[[Any], Any] | None, loss_fn: LossFunction | None) -> _Source:
         """Where the losses come from, as a function of the batch and N."""
@@ -126,11 +127,11 @@ class ScoringPass:
         return lambda batch, n: _capture(step, batch, n)
 
     def _halve_chunk(self, n: int) -> None:
-        first = self.chunk is None
         self.chunk = -(-min(n, self.chunk or n) // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if first:
+        if not self._halved:
+            self._halved = True
             warnings.warn(
                 f"The scoring pass ran out of memory with {n} rows and goes on with chunks of {self.chunk} or fewer. "
                 f"Pass ScoringPass(chunk={self.chunk}) to begin with them.",
