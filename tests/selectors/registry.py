@@ -3,8 +3,10 @@
 import atexit
 import shutil
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -14,10 +16,16 @@ from litselect.selectors import (
     ImportanceSampling,
     KeepAll,
     LossPercentile,
+    Mixture,
+    NoiseGuard,
     RandomSubset,
     RankSampling,
     RatedSubset,
     ReducibleLoss,
+    Scheduled,
+    Selector,
+    ShuffledScores,
+    Stratified,
     TopLoss,
     Uncertainty,
 )
@@ -43,6 +51,29 @@ def irreducible() -> str:
     path = Path(folder) / "irreducible.safetensors"
     save_file({"irreducible": torch.full((200,), 0.5)}, path)
     return str(path)
+
+
+WRAPPERS: dict[str, Callable[[Selector], Selector]] = {
+    "Mixture": lambda selector: Mixture(selector, uniform=0.2),
+    "NoiseGuard": lambda selector: NoiseGuard(selector, drop_top=0.03),
+    "Stratified": Stratified,
+    "Scheduled": lambda selector: Scheduled(selector, (selector.keep, selector.keep)),
+    "ShuffledScores": ShuffledScores,
+}
+
+
+def percentile(keep: float, seed: int | None, fixed_size: bool = True) -> Selector:
+    return LossPercentile(keep, history=20, fixed_size=fixed_size, seed=seed)
+
+
+def by_loss(keep: float, seed: int | None) -> Selector:
+    return ImportanceSampling(keep, 0.0, score="loss", seed=seed)
+
+
+def wrapping(name: str, make: Callable[..., Selector], **traits: Any) -> Case:
+    """A wrapper: it draws, remembers and looks at classes."""
+    traits = {"draws": True, "stateful": True, "also_takes": ("percentiles",), **traits}
+    return Case(name, make, as_classes, **traits)
 
 
 # fmt: off
@@ -78,6 +109,28 @@ CASES = [
     Case("RatedSubset-hard", lambda keep, seed: RatedSubset(keep, hard=True), as_ratings),
     Case("RatedSubset-class", lambda keep, seed: RatedSubset(keep, 0.2, within_class=True, seed=seed), as_classes,
          draws=True),
+    wrapping("Mixture", lambda keep, seed: Mixture(percentile(keep, seed), uniform=0.2)),
+    wrapping("Mixture-independent", lambda keep, seed: Mixture(percentile(keep, seed, False))),
+    wrapping("Mixture-weighted", lambda keep, seed: Mixture(by_loss(keep, seed), 0.3), weighted=True),
+    wrapping("Mixture-seeded", lambda keep, seed: Mixture(TopLoss(keep), uniform=0.3, seed=seed)),
+    wrapping("NoiseGuard", lambda keep, seed: NoiseGuard(percentile(keep, seed), drop_top=0.1)),
+    wrapping("NoiseGuard-independent", lambda keep, seed: NoiseGuard(percentile(keep, seed, False), drop_top=0.1)),
+    wrapping("Stratified", lambda keep, seed: Stratified(percentile(keep, seed))),
+    wrapping("Stratified-weighted", lambda keep, seed: Stratified(by_loss(keep, seed)), weighted=True),
+    wrapping("Scheduled", lambda keep, seed: Scheduled(percentile(0.5, seed), (keep, keep))),
+    wrapping("Scheduled-weighted", lambda keep, seed: Scheduled(by_loss(0.5, seed), (keep, keep)), weighted=True),
+    wrapping("ShuffledScores", lambda keep, seed: ShuffledScores(percentile(keep, seed)), prefers_hard=False),
+    wrapping("ShuffledScores-independent", lambda keep, seed: ShuffledScores(percentile(keep, seed, False)),
+             prefers_hard=False),
+    wrapping("ShuffledScores-weighted", lambda keep, seed: ShuffledScores(by_loss(keep, seed)), weighted=True,
+             prefers_hard=False),
+]
+
+WRAPPED_TWICE = [
+    wrapping(f"{outer}({inner})",
+             lambda keep, seed, outer=outer, inner=inner: WRAPPERS[outer](WRAPPERS[inner](percentile(keep, seed))),
+             prefers_hard="ShuffledScores" not in (outer, inner))
+    for outer in WRAPPERS for inner in WRAPPERS
 ]
 
 SPECIMENS = [  # sound selectors of the kinds that are to come

@@ -6,9 +6,11 @@ from litselect import selectors
 from tests.selectors.case import Case
 from tests.selectors.checks import CHECKS
 from tests.selectors.faults import FAULTS
-from tests.selectors.registry import CASES, SPECIMENS
+from tests.selectors.registry import CASES, SPECIMENS, WRAPPED_TWICE
 
-PAIRS = [(name, case) for case in CASES + SPECIMENS for name, (_, applies) in CHECKS.items() if applies(case)]
+PAIRS = [
+    (name, case) for case in CASES + WRAPPED_TWICE + SPECIMENS for name, (_, applies) in CHECKS.items() if applies(case)
+]
 
 
 @pytest.mark.parametrize(("name", "case"), PAIRS, ids=[f"{case}-{name}" for name, case in PAIRS])

@@ -4,12 +4,17 @@ from litselect.selectors.diverse_subset import DiverseSubset
 from litselect.selectors.importance_sampling import ImportanceSampling
 from litselect.selectors.keep_all import KeepAll
 from litselect.selectors.loss_percentile import LossPercentile
+from litselect.selectors.mixture import Mixture
+from litselect.selectors.noise_guard import NoiseGuard
 from litselect.selectors.random_subset import RandomSubset
 from litselect.selectors.rank_sampling import RankSampling
 from litselect.selectors.rated_subset import RatedSubset
 from litselect.selectors.reducible_loss import ReducibleLoss
+from litselect.selectors.scheduled import Scheduled
 from litselect.selectors.selection import Selection
 from litselect.selectors.selector import Selector
+from litselect.selectors.shuffled_scores import ShuffledScores
+from litselect.selectors.stratified import Stratified
 from litselect.selectors.top_loss import TopLoss
 from litselect.selectors.uncertainty import Uncertainty
 
@@ -18,12 +23,17 @@ __all__ = [
     "ImportanceSampling",
     "KeepAll",
     "LossPercentile",
+    "Mixture",
+    "NoiseGuard",
     "RandomSubset",
     "RankSampling",
     "RatedSubset",
     "ReducibleLoss",
+    "Scheduled",
     "Selection",
     "Selector",
+    "ShuffledScores",
+    "Stratified",
     "TopLoss",
     "Uncertainty",
 ]

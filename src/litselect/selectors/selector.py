@@ -53,6 +53,9 @@ class Selector(ABC):
     probabilistic: bool = False
     """Whether the number of chosen rows is random: then it may be anything from none to all."""
 
+    weighted: bool = False
+    """Whether answers carry weights."""
+
     _takes: ClassVar[frozenset[str] | None] = frozenset()  # None: everything, as wrappers do
     _stream: tuple[int, ...] = ()  # tells apart the random streams of selectors that share a seed
     _derived: ClassVar[frozenset[str]] = frozenset()  # attributes that follow from other arguments: not in the repr
