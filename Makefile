@@ -4,13 +4,17 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 UV     := $(shell command -v uv 2>/dev/null)
 
-.PHONY: train test test-floor test-clients lint format clean
+.PHONY: train test test-slow test-floor test-clients lint format clean
 
 train: $(VENV)/.experiments
 	$(BIN)/python -m experiments.compare data=digits selections=[uniform,random_subset,selective_backprop] seeds=3
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+# Soaks: more seeds, more kill points.
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 -m slow
 
 # The oldest versions that pyproject.toml allows, and pytorch_lightning without lightning. Old libraries warn about
 # new ones of their dependencies, so warnings are no errors; shapes are enforced by `make test` alone (under
