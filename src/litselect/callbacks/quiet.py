@@ -35,7 +35,7 @@ def quiet(trainer: Trainer, module: LightningModule) -> Generator[None]:
     finally:
         trainer.loggers = loggers
         for attributes, name, value in before:
-            del attributes[name]
+            attributes.pop(name, None)
             if value is not None:
                 attributes[name] = value
 
