@@ -274,7 +274,14 @@ GUARDS = {
     "python's stream": (Nosy, "eval", no_trace, "_random_streams", without_stream(2), "/random streams/python"),
     "gradients": (NosyByHand, "eval", no_trace, "_gradients", nothing, "/callback_metrics/last_gradient"),
     "loggers": (Nosy, "eval", selection_session, "quiet", loud(loggers=True), "/rows"),
-    "self.log": (Nosy, "eval", selection_session, "quiet", loud("log", "log_dict"), "/callback_metrics/without_graph"),
+    "self.log": (
+        Nosy,
+        "eval",
+        selection_session,
+        "quiet",
+        loud("log", "log_dict"),
+        "You are trying to `self.log()` but",
+    ),
     "self.print": (Nosy, "eval", selection_session, "quiet", loud("print"), "/printed"),
     "backward by hand": (NosyByHand, "eval", selection_session, "quiet", loud("manual_backward"), "/hooks"),
 }
@@ -297,5 +304,8 @@ def test_identity_breaks_without_the_guard(
     folder, expected = plain
     monkeypatch.setattr(owner, name, broken)
     callback = ExampleSelection(TopLoss(keep=1.0), scoring=ScoringPass(mode=mode, check=False))
-    found = differences(expected, observe(kit, capsys, folder, callback, module=module))
+    try:
+        found = differences(expected, observe(kit, capsys, folder, callback, module=module))
+    except Exception as error:  # Lightning's: no hook runs that could log
+        found = [str(error)]
     assert any(path.startswith(where) for path in found), found
