@@ -51,7 +51,25 @@ def test_selectors_and_scoring_load_no_lightning() -> None:
 # ---------------------------------------------------------------------- public names
 
 PUBLIC = {
-    "litselect.selectors": {"KeepAll", "LossPercentile", "RandomSubset", "Selection", "Selector", "TopLoss"},
+    "litselect.selectors": {
+        "DiverseSubset",
+        "ImportanceSampling",
+        "KeepAll",
+        "LossPercentile",
+        "Mixture",
+        "NoiseGuard",
+        "RandomSubset",
+        "RankSampling",
+        "RatedSubset",
+        "ReducibleLoss",
+        "Scheduled",
+        "Selection",
+        "Selector",
+        "ShuffledScores",
+        "Stratified",
+        "TopLoss",
+        "Uncertainty",
+    },
     "litselect.scoring": {"CaptureError", "LossCapture", "LossWeights", "Scores", "ScoringPass"},
     "litselect.callbacks": {"Counters", "ExampleSelection", "SelectiveBackprop"},
 }

@@ -260,6 +260,14 @@ def test_while_off_it_asks_for_the_first_and_every_mth_batch() -> None:
     assert asked == [True, False, False, False, True, False, False, False, True, False]
 
 
+def test_scores_that_are_not_wanted_are_checked_all_the_same() -> None:
+    selector = ImportanceSampling(0.5, score="loss", seed=0)
+    selector(losses=torch.ones(4))
+    assert not selector.wants_scores
+    with pytest.raises(ValueError, match=r"can't rank losses .* 1 of 4 rows are NaN or inf"):
+        selector(losses=torch.tensor([1.0, math.nan, 1.0, 1.0]))
+
+
 def test_scores_that_are_wanted_are_asked_for() -> None:
     with pytest.raises(ValueError, match="logits, targets was not given"):
         ImportanceSampling()(candidates=12)

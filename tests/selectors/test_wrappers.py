@@ -130,6 +130,14 @@ def test_k_counts_from_all_candidates() -> None:
     assert len(chosen) == 8
 
 
+def test_a_count_of_the_selector_s_own_is_asked_for() -> None:
+    class AtLeastThree(Told):
+        def count(self, n: int) -> int:
+            return min(n, max(3, super().count(n)))
+
+    assert len(Mixture(NoiseGuard(ShuffledScores(AtLeastThree(0.1)), 0.0), 0.0)(losses=torch.arange(9.0))) == 3
+
+
 @pytest.mark.parametrize("wrap", [Stratified, lambda selector: Scheduled(selector, (1.0, 0.5))])
 def test_a_free_number_of_rows_can_not_be_dealt_out(wrap: Any) -> None:
     with pytest.raises(ValueError, match=r"chooses how many. Use a selector with a fixed number"):
