@@ -114,6 +114,19 @@ def warn_of_cut_epoch(trainer: Trainer, module: LightningModule) -> None:
         )
 
 
+def _place_loaders(fit_loop: Any, places: list[dict[str, Any]]) -> bool:
+    """Set the loaders to the end of their epoch; answer whether they have begun the next one of themselves.
+
+    If not, they have nothing more to give, and a new iterator begins the next epoch.
+    """
+    if not places:
+        return False
+    if fit_loop._combined_loader_states_to_load:  # Lightning sets loaders only within an epoch
+        fit_loop._combined_loader._load_state_dicts(places)
+        iter(fit_loop._data_fetcher)
+    return next(fit_loop._data_fetcher, None) is not None
+
+
 def _is_users(hook: Any) -> bool:
     """Whether a hook was written by the user, in place of Lightning's empty one."""
     return hook.__module__.partition(".")[0] not in ("pytorch_lightning", "lightning")
@@ -129,8 +142,7 @@ def resume_run(state: dict[str, Any], trainer: Trainer, module: LightningModule,
     epochs, batches = fit_loop.epoch_progress.current, fit_loop.epoch_loop.batch_progress.current
     loaders: list[Any] = fit_loop._combined_loader.flattened
     ended = epochs.processed == epochs.ready
-    # Set to the end of an epoch, some loaders have nothing more to give and others are in the next one already.
-    ahead = ended and bool(state["loaders"]) and next(fit_loop._data_fetcher, None) is not None
+    ahead = ended and _place_loaders(fit_loop, state["loaders"])
     restore_buffers(module, state["buffers"])
     restore_streams(state["streams"], module.device)
     if ended:
