@@ -21,6 +21,9 @@ from tests.callbacks.twins import SELECT_ALL, ByHand, Net, without
 SINCE = 3  # the batch that breaks
 
 
+INTERRUPT = (SystemExit, KeyboardInterrupt)
+
+
 class Broken(Exception):
     """What went wrong in the user's code, with an argument that must arrive."""
 
@@ -70,18 +73,21 @@ def left_behind(kit: Any, net: Any, *callbacks: Any, data: Any = None, error: An
     seed_streams()
     loggers, before = trainer.loggers, vars(data).copy()
     handler = signal.getsignal(signal.SIGINT)
+    caught = None
     try:
-        with pytest.raises(error) as caught:
-            trainer.fit(net, data, loader(8) if isinstance(net, Net) else None)
+        trainer.fit(net, data, loader(8) if isinstance(net, Net) else None)
+    except error as raised:
+        caught = raised
     finally:
         signal.signal(signal.SIGINT, handler)  # Lightning ignores it after an interrupt, to shut down in peace
+    assert caught is not None or error is INTERRUPT  # at which old versions of Lightning just stop
     assert trainer.loggers is loggers
     assert traces(trainer, net) == []
     assert {name: id(value) for name, value in vars(data).items() if name in before} == {
         name: id(value) for name, value in before.items()
     } or data.num_workers
     optimizers, configs = trainer.optimizers, trainer.lr_scheduler_configs
-    return caught.value, {
+    return caught, {
         "names": {name: sorted(attributes) for name, attributes in names(trainer, net).items()},
         "others": [sorted(vars(other)) for other in [data, data.dataset, *optimizers, *(c.scheduler for c in configs)]],
         "weights": clone(dict(net.state_dict())),
@@ -116,7 +122,7 @@ def assert_clean(kit: Any, module: type, where: str, plainly: str = "", *, error
         seen = break_(where, make())
         assert differences(plain[1], seen[1]) == [], name
         assert type(seen[0]) is type(plain[0])
-        assert seen[0].args == plain[0].args
+        assert getattr(seen[0], "args", ()) == getattr(plain[0], "args", ())
     seen = break_(where, ExampleSelection(TopLoss(keep=0.5)))
     for part in ("names", "others", "flags", "mode"):
         assert differences(plain[1][part], seen[1][part]) == []
@@ -169,12 +175,11 @@ def test_in_a_loss_function_and_in_example_losses(solo: Any) -> None:
 def test_an_interrupt(solo: Any, where: str) -> None:
     """Ctrl-C; Lightning ends the process in its own way."""
     plainly = "" if where == "training" else "before training"
-    interrupt = (SystemExit, KeyboardInterrupt)
 
     class Interrupted(Fragile):
         kind = KeyboardInterrupt
 
-    assert_clean(solo, Interrupted, f"after {where}", plainly, error=interrupt)
+    assert_clean(solo, Interrupted, f"after {where}", plainly, error=INTERRUPT)
 
 
 def test_what_is_left_shows_a_broken_guard(solo: Any, monkeypatch: Any) -> None:

@@ -239,6 +239,8 @@ def test_finders_tune_on_all_rows(solo: Any, kind: str, tmp_path: Any) -> None:
     callback = ExampleSelection(TopLoss(keep=0.5))
     seen = tuned(solo, tmp_path, kind, callback)
     assert (seen["lr"], seen["batch size"]) == (plain["lr"], plain["batch size"])
+    if not hasattr(solo.pl.callbacks, "WeightAveraging"):
+        return  # before 2.6, what a trial leaves of the loops' progress depends on the version
     epochs, batches = (5, 4) if kind == "lr" else (2, 5)
     trained = [len(ids) for ids in seen["steps"]]
     assert trained[-batches * epochs :] == [2] * batches * epochs  # the training proper
@@ -251,6 +253,8 @@ def test_the_tuner(solo: Any, kind: str, tmp_path: Any) -> None:
     callback, net = ExampleSelection(TopLoss(keep=0.5)), solo.make(Tunable)
     trainer = solo.trainer(callback, max_epochs=5, default_root_dir=tmp_path)
     tuner = solo.pl.tuner.Tuner(trainer)
+    if kind == "batch size" and not hasattr(solo.pl.callbacks, "WeightAveraging"):
+        pytest.skip("Lightning 2.6 doubles once less")
     if kind == "lr":
         assert tuner.lr_find(net, num_training=16, early_stop_threshold=None).results["lr"] != []
     else:
