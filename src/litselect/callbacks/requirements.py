@@ -54,16 +54,20 @@ def check_fit(callback: ExampleSelection, trainer: Trainer, module: LightningMod
 
 
 def check_accumulation(callback: ExampleSelection, trainer: Trainer) -> None:
-    """Refuse refilling while gradients are accumulated.
+    """Refuse refilling while gradients are accumulated, now or later (GradientAccumulationScheduler).
 
     Raises:
         ValueError: if they are.
     """
-    name = type(callback).__name__
-    if callback.refill and trainer.accumulate_grad_batches > 1:
+    if not callback.refill:
+        return
+    schedules = [getattr(other, "scheduling", {}) for other in cast("Any", trainer).callbacks]
+    factor = max([trainer.accumulate_grad_batches, *(size for schedule in schedules for size in schedule.values())])
+    if factor > 1:
+        name = type(callback).__name__
         raise ValueError(
             f"{name}(refill=True) fills whole training batches, so it can't be combined with "
-            f"accumulate_grad_batches={trainer.accumulate_grad_batches}. Either remove `accumulate_grad_batches` from "
+            f"accumulate_grad_batches={factor}. Either remove `accumulate_grad_batches` from "
             f"the Trainer and enlarge the DataLoader's batch size, or use {name}(refill=False)."
         )
 
