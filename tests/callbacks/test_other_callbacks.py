@@ -134,8 +134,18 @@ def test_accumulation_that_changes(solo: Any) -> None:
     settings = beside(lambda c: c.GradientAccumulationScheduler({0: 1, 1: 3}))
     _, chosen = both_orders(solo, settings)
     assert chosen["progress"][0] == 5 + 2
+    refilling = ExampleSelection(TopLoss(keep=0.5), refill=True)
     with pytest.raises(ValueError, match=r"refill=True\).*can't be combined with accumulate_grad_batches=3"):
-        observe(solo, Net, ExampleSelection(TopLoss(keep=0.5), refill=True), settings=settings)
+        observe(solo, Net, refilling, settings=settings)
+    assert refilling.counters.seen == 0  # at once, not when it begins
+
+    class Later(Net):
+        def on_train_epoch_start(self) -> None:
+            self.trainer.accumulate_grad_batches = 1 + self.current_epoch
+
+    with pytest.raises(ValueError, match=r"refill=True\).*can't be combined with accumulate_grad_batches=2"):
+        observe(solo, Later, refilling)
+    assert refilling.counters.trained == 16
 
 
 @pytest.mark.parametrize(("bar", "refill"), [("TQDMProgressBar", False), ("RichProgressBar", True)])
