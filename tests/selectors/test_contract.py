@@ -13,7 +13,14 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "case"), PAIRS, ids=[f"{case}-{name}" for name, case in PAIRS])
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        # Wrappers of wrappers, by far the most, are for the soaks; two of them are looked at every time.
+        pytest.param(name, case, id=f"{case}-{name}", marks=pytest.mark.slow if case in WRAPPED_TWICE[2:] else ())
+        for name, case in PAIRS
+    ],
+)
 def test_the_contract_holds(name: str, case: Case) -> None:
     CHECKS[name][0](case)
 
