@@ -80,7 +80,7 @@ def test_two_killed_ranks(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("world", [1, 2])
-@pytest.mark.parametrize("name", ["Selective-Backprop", "refill", "independent draws", "across ranks", *SELECTORS])
+@pytest.mark.parametrize("name", KILLED)
 def test_many_kills(tmp_path: Path, name: str, world: int) -> None:
     kills = sum(check(tmp_path / str(seed), name, world, kills=5, seed=seed) for seed in range(2))
     print(f"{name} on {world} ranks: survived {kills} kills")  # `pytest -s` shows it

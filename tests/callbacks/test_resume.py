@@ -97,6 +97,13 @@ def test_with_worker_processes(tmp_path: Path, save: str) -> None:
 
 
 @exact
+def test_at_optimizer_steps_of_accumulated_gradients(tmp_path: Path) -> None:
+    """`every_n_train_steps` saves nothing within a window, whose gradients no checkpoint holds."""
+    settings: dict[str, Any] = {"accumulate_grad_batches": 2}
+    assert resumed_differences(tmp_path, "Selective-Backprop", "within the epoch", most=None, **settings) == {}
+
+
+@exact
 def test_a_run_that_was_over_goes_on(tmp_path: Path) -> None:
     """`save_checkpoint` after `fit`, then more epochs."""
     expected = train(tmp_path, "refill", epochs=3)
