@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from litselect.callbacks import ExampleSelection, quiet
-from litselect.scoring import no_trace
+from litselect.scoring import CaptureError, no_trace
 from litselect.selectors import TopLoss
 from tests.callbacks.kit import WIDTH, Notes, differences, loader
 from tests.callbacks.twins import SELECT_ALL, ByHand, Net, assert_identical, halved, nothing, observe, unlike
@@ -264,7 +264,21 @@ class FrozenByHand(Gan):
         generator.step()
 
 
-@pytest.mark.parametrize("module", [Gan, ToggledModel, FrozenByHand])
+class GeneratorFirst(Gan):
+    """Scored by the generator's loss, which is of noise: selection is at random."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        real, noise = self.note(batch)
+        generator, critic = self.optimizers()
+        generator.zero_grad()
+        self.manual_backward(self.verdict(self.generator(noise), 1))
+        generator.step()
+        critic.zero_grad()
+        self.manual_backward(self.verdict(real, 1) + self.verdict(self.generator(noise).detach(), 0))
+        critic.step()
+
+
+@pytest.mark.parametrize("module", [Gan, ToggledModel, FrozenByHand, GeneratorFirst])
 def test_two_optimizers(solo: Any, module: type) -> None:
     plain = assert_identical(solo, module)
     assert plain["flags"].count(False) == 1  # but for the frozen bias
@@ -293,6 +307,17 @@ def test_the_score_is_the_loss_of_the_first_backward(solo: Any) -> None:
     seen = halved(solo, Known, data=lambda: loader(40, 8))
     assert seen["net"].steps == seen["net"].first
     assert len(seen["net"].steps) == 10
+
+
+def test_a_loss_without_loss_functions_is_refused_with_the_remedy(solo: Any) -> None:
+    class Wasserstein(Gan):
+        def verdict(self, x: torch.Tensor, real: float) -> torch.Tensor:
+            return (1 - 2 * real) * self.critic(x).mean()
+
+    net = solo.make(Wasserstein)
+    with pytest.raises(CaptureError, match="Define `example_losses"):
+        solo.trainer(ExampleSelection(TopLoss(keep=0.5))).fit(net, loader(), loader(8))
+    assert len(net.steps) == 0
 
 
 def test_a_gradient_penalty_before_the_first_backward_is_refused_with_the_remedy(kit: Any) -> None:
