@@ -21,7 +21,7 @@ test-slow: $(VENV)/.test
 # torch.compile the old torch trips over the check). Needs Python 3.10 to 3.12 (numpy 1.26).
 test-floor:
 	$(MAKE) VENV=.venv-floor .venv-floor/.floor
-	JAXTYPING_DISABLE=1 .venv-floor/bin/python -m pytest -n 2 -W default --disable-warnings tests/selectors tests/scoring tests/callbacks
+	JAXTYPING_DISABLE=1 .venv-floor/bin/python -m pytest -n 2 -m "not slow" -W default --disable-warnings tests/selectors tests/scoring tests/callbacks
 
 # Modules that no one here wrote (docs/compatibility.md). Downloads gigabytes the first time.
 test-clients:
