@@ -235,6 +235,7 @@ def test_the_step_gets_the_chosen_rows_and_nothing_else_changes(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(QUICK, max_examples=3000)
 @given(cases=runs(), **HOW)
 def test_soak(cases: Any, selector: str, keep: float, policy: Any) -> None:
@@ -282,6 +283,7 @@ def test_refilled_batches_are_of_the_chosen_rows(cases: Any, keep: float) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(QUICK, max_examples=1500)
 @given(cases=runs(one_structure=True), keep=KEEPS)
 def test_soak_of_refilling(cases: Any, keep: float) -> None:
