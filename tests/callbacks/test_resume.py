@@ -22,7 +22,7 @@ from tests.callbacks.runs import (
     SELECTIONS,
     SELECTORS,
     Net,
-    NetWithEpochs,
+    NetWithEnds,
     Noisy,
     checkpoints,
     exact,
@@ -67,12 +67,32 @@ def test_every_selector_goes_on(tmp_path: Path, name: str) -> None:
 
 
 @exact
-def test_a_resumed_run_can_be_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", ["step=1", "step=5"])
+def test_a_resumed_run_can_be_resumed(tmp_path: Path, first: str) -> None:
+    """After the first batch, and after the last one of an epoch (where Lightning's own counts go astray)."""
     save = "within the epoch"
-    expected = train(tmp_path, "refill", save)
-    train(tmp_path / "once", "refill", save, resume=checkpoints(tmp_path)[0])
-    for path in checkpoints(tmp_path / "once")[:-1]:
-        assert differences(expected, train(tmp_path / "twice", "refill", save, resume=path)) == []
+    expected = train(tmp_path, "TopLoss", save, hooks=True)
+    (path,) = tmp_path.glob(f"*{first}.ckpt")
+    assert differences(expected, train(tmp_path / "once", "TopLoss", save, resume=path, hooks=True)) == []
+    for path in checkpoints(tmp_path / "once")[3:-1:2]:
+        assert differences(expected, train(tmp_path / "twice", "TopLoss", save, resume=path, hooks=True)) == []
+
+
+@exact
+def test_it_could_not_with_lightnings_counts(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(example_selection, "settle_progress", lambda *args: None)
+    expected = train(tmp_path, "TopLoss", "within the epoch")
+    (path,) = tmp_path.glob("*step=5.ckpt")
+    train(tmp_path / "once", "TopLoss", "within the epoch", resume=path)
+    (path,) = (tmp_path / "once").glob("*step=10.ckpt")
+    again = train(tmp_path / "twice", "TopLoss", "within the epoch", resume=path)
+    assert (expected["steps"][0], again["steps"][0]) == (15, 20)
+
+
+@exact
+@pytest.mark.parametrize("save", ["epoch end", "within the epoch"])
+def test_training_for_a_number_of_steps(tmp_path: Path, save: str) -> None:
+    assert resumed_differences(tmp_path, "TopLoss", save, most=None, epochs=-1, max_steps=13, hooks=True) == {}
 
 
 @exact
@@ -220,7 +240,7 @@ def test_every_rank_needs_its_own_state(tmp_path: Path, what: str) -> None:
 
 
 @exact
-@pytest.mark.parametrize("module", [Net, NetWithEpochs])
+@pytest.mark.parametrize("module", [Net, NetWithEnds])
 @pytest.mark.parametrize("save", ["within the epoch", "within the epoch, validating"])
 def test_what_lightning_leaves_out_is_told(tmp_path: Path, save: str, module: type, monkeypatch: Any) -> None:
     """A checkpoint of the last batch of an epoch, made before the epoch ended."""
@@ -230,7 +250,7 @@ def test_what_lightning_leaves_out_is_told(tmp_path: Path, save: str, module: ty
     with ranks.Warned() as messages:
         found = train(tmp_path / "again", "TopLoss", save, resume=cut)
     told = [message for message in messages if "leaves out" in message]
-    left_out = ["validation"] * ("validating" in save) + ["on_train_epoch_start"] * (module is NetWithEpochs)
+    left_out = ["validation"] * ("validating" in save) + ["on_train_epoch_end"] * (module is NetWithEnds)
     assert told == [] or ", ".join(left_out) in told[0]
     assert len(told) == bool(left_out)
     assert bool(differences(expected, found)) == bool(left_out)

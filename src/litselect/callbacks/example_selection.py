@@ -19,7 +19,7 @@ from litselect.callbacks.run_state import (
     pick_state,
     resume_run,
     selector_name,
-    warn_of_cut_epoch,
+    settle_progress,
 )
 from litselect.callbacks.selection_log import log_batch, log_epoch
 from litselect.callbacks.selection_session import SelectionSession
@@ -147,7 +147,8 @@ class ExampleSelection(CallbackBase):
             loop.__dict__.pop("run", None)  # gone already where a broken fit left its own around this one
             if self._loaded is not None:
                 self._loaded["loaders"] = list(getattr(loop, "_combined_loader_states_to_load", []))
-                warn_of_cut_epoch(trainer, pl_module)
+            if self._resumed:
+                settle_progress(trainer, pl_module, self.skipped)
             try:
                 run()
             finally:

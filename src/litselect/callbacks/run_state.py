@@ -91,19 +91,36 @@ def _without_stream(state: Any) -> Any:
     return {name: _without_stream(value) for name, value in items if name != "generator"}
 
 
-def warn_of_cut_epoch(trainer: Trainer, module: LightningModule) -> None:
-    """Warn where Lightning leaves out the end of an epoch. To be called before the loop is told to go on.
+def settle_progress(trainer: Trainer, module: LightningModule, skipped: bool) -> None:
+    """Let a run that was saved at the end of an epoch go on with the next one, with the right counts.
 
-    A checkpoint made at the last batch of an epoch, before the epoch ended, is resumed with the next epoch: without
-    the validation, the hooks and the schedulers that were to come.
+    Two kinds of checkpoints Lightning (from 2.5.3 on) takes for others. One that was made at the last batch, before the
+    epoch ended, leaves its own counts an epoch behind: resumed in turn, such a run trains an epoch twice. And with
+    ``max_steps``, it goes on with one more batch in the old epoch. Here both become what they should be: the end of the
+    epoch. To be called before the loop runs.
+
+    Args:
+        trainer: with the loops as they were saved.
+        module: whose hooks may be left out.
+        skipped: whether the last batch made no step.
     """
     fit_loop: Any = trainer.fit_loop
-    epochs, batches = fit_loop.epoch_progress.current, fit_loop.epoch_loop.batch_progress
-    cut = batches.is_last_batch and batches.current.completed < batches.current.processed == batches.current.ready
-    if not cut or epochs.processed == epochs.ready:
+    if not hasattr(fit_loop, "_restart_stage"):
+        return
+    epochs, batches = fit_loop.epoch_progress, fit_loop.epoch_loop.batch_progress
+    cut = epochs.current.processed < epochs.current.ready and batches.is_last_batch
+    cut = cut and batches.current.completed < batches.current.processed == batches.current.ready
+    if cut:
+        batches.increment_completed()
+        epochs.increment_processed()
+        fit_loop.epoch_loop._batches_that_stepped += not skipped
+    if epochs.current.processed == epochs.current.ready:
+        fit_loop._restarting = False  # the property's setter knows better
+        fit_loop.epoch_loop.restarting = False
+    if not cut:
         return
     left_out = ["validation"] * trainer.enable_validation
-    left_out += [name for name in ("on_train_epoch_end", "on_train_epoch_start") if _is_users(getattr(module, name))]
+    left_out += ["on_train_epoch_end"] * _is_users(module.on_train_epoch_end)
     left_out += ["the schedule by epochs"] * any(config.interval == "epoch" for config in trainer.lr_scheduler_configs)
     if left_out:
         warnings.warn(
