@@ -1,6 +1,7 @@
 """Settings of every test."""
 
 import os
+import signal
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: two threads on a busy machine wait for each other
 
@@ -12,6 +13,7 @@ import torch
 from tests import shapes
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts jobs in the background without it
 shapes.enforce("litselect")  # before its first import
 
 

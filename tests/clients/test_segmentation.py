@@ -71,11 +71,7 @@ def test_captured_scores(name: str) -> None:
     scores_are_losses_of_single_rows(Segmentation(BY_CAPTURE[name]()), images(9))
 
 
-HALF_SEEN = pytest.mark.xfail(strict=True, reason="the part that torch computes is captured, Dice is not missed")
-REFUSED = [pytest.param(name, marks=HALF_SEEN) if name == "cross entropy and dice" else name for name in BY_HAND]
-
-
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", BY_HAND)
 def test_a_loss_of_the_librarys_own_is_refused(name: str) -> None:
     with pytest.raises(CaptureError, match=r"example_losses.*loss_fn"):
         fit(Segmentation(BY_HAND[name]()), images(), SelectiveBackprop(keep=1 / 3, warmup=0))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from litselect.scoring import CaptureError, ScoringPass
+from litselect.scoring.capture_check import CaptureCheck
 
 N, T, C = 8, 5, 4
 BATCH = (torch.randn(N, T, C, generator=torch.Generator().manual_seed(0)), torch.arange(N * T).view(N, T) % C)
@@ -160,6 +161,88 @@ def test_a_row_that_is_not_finite_hides_no_fault() -> None:
     with pytest.raises(CaptureError):
         score(Net(two_views), batch=(x, BATCH[1]))
     score(Net(plain), batch=(x, BATCH[1]))
+
+
+# ---------------------------------------------------------------------- a part that is not captured
+
+
+def dice(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    true = F.one_hot(y, C)
+    likely = net.inner(x).softmax(-1)
+    return 1 - 2 * (likely * true).sum() / (likely + true).sum()
+
+
+def with_dice(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    return plain(net, x, y) + dice(net, x, y)
+
+
+def with_dice_unreduced(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    losses = F.cross_entropy(net.inner(x).transpose(1, 2), y, reduction="none")
+    return losses.mean() + dice(net, x, y)
+
+
+def variational(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    mean = net.inner(x)
+    return F.mse_loss(mean + torch.randn_like(mean), x) + 0.5 * (mean**2).mean()
+
+
+def with_dice_in_a_dict(net: Net, x: Tensor, y: Tensor) -> Any:
+    return {"loss": with_dice(net, x, y)}
+
+
+@pytest.mark.parametrize("step", [with_dice, with_dice_unreduced, variational, with_dice_in_a_dict])
+@pytest.mark.parametrize("scoring", [ScoringPass(), ScoringPass("train"), ScoringPass(chunk=4)])
+def test_a_part_of_the_loss_that_is_not_captured_is_not_missed(step: Any, scoring: ScoringPass) -> None:
+    with pytest.raises(CaptureError, match=r"the captured losses lack it.*`example_losses.*loss_fn="):
+        score(Net(step), scoring)
+
+
+def test_it_would_be_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CaptureCheck, "whole", lambda *args: None)
+    score(Net(with_dice))
+
+
+def decayed(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    return plain(net, x, y) + sum(p.square().sum() for p in net.parameters())
+
+
+def with_a_bonus(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    logits = net.inner(x)
+    entropy = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean()
+    return plain(net, x, y) - 1e-3 * entropy
+
+
+def own_sum(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    """Unreduced, and the own part is one of each element: all of it is captured."""
+    logits = net.inner(x)
+    losses = F.cross_entropy(logits.transpose(1, 2), y, reduction="none")
+    return (losses + logits.square().sum(-1)).mean()
+
+
+def scaled_by_its_value(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    first, second = plain(net, x, y), F.mse_loss(net.inner(x), x)
+    return first + second * (first.item() / second.item())
+
+
+def where_positive(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    loss = plain(net, x, y)
+    return loss if loss.item() > 0 else loss.detach()
+
+
+def flooded(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    return (plain(net, x, y) - 0.2).abs() + 0.2
+
+
+def by_uncertainty(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    scale = net.inner.bias[0]
+    return (-scale).exp() * plain(net, x, y) + scale
+
+
+@pytest.mark.parametrize(
+    "step", [decayed, root, with_a_bonus, own_sum, scaled_by_its_value, where_positive, flooded, by_uncertainty]
+)
+def test_what_does_not_tell_rows_apart_may_be_added(step: Any) -> None:
+    assert score(Net(step))[1]
 
 
 # ---------------------------------------------------------------------- mode, chunks

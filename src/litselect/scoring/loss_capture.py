@@ -62,6 +62,7 @@ class LossCapture(TorchFunctionMode):
         self._elements: list[Tensor] = []  # leaves that were handed out unreduced
         self._rowful: dict[int, Tensor] = {}  # what became of those, while it still has a row per example
         self._sums: dict[int, Tensor] = {}  # sums over the examples, and what became of those
+        self._blank = False  # whether every loss that is seen is made nothing of
 
     def run(self, step: Callable[[], Any]) -> Float[Tensor, " batch"] | None:
         """Run `step` without building the network's graph and return its loss per example.
@@ -72,6 +73,23 @@ class LossCapture(TorchFunctionMode):
         Raises:
             CaptureError: if the step's loss does not come from losses that were seen.
         """
+        total = self._total(step)
+        return None if total is None else self._attribute(total)
+
+    def remainder(self, step: Callable[[], Any]) -> Float[Tensor, ""] | None:
+        """What is left of the step's loss where every loss that is seen is zero: a penalty, or what is not seen.
+
+        Returns:
+            One number, or ``None`` where the step returned ``None``.
+
+        Raises:
+            CaptureError: as `run`.
+        """
+        self._blank = True
+        total = self._total(step)
+        return None if total is None else total.detach().reshape(())
+
+    def _total(self, step: Callable[[], Any]) -> Tensor | None:
         try:
             with torch.no_grad(), self:
                 output = step()
@@ -83,7 +101,7 @@ class LossCapture(TorchFunctionMode):
             return None
         if not isinstance(output, Tensor) or output.numel() != 1 or not output.requires_grad:
             raise CaptureError(self._explain(output))
-        return self._attribute(output)
+        return output
 
     # ------------------------------------------------------------------ the mode
 
@@ -164,7 +182,7 @@ class LossCapture(TorchFunctionMode):
 
     def _as_reduced(self, value: Tensor, own: Tensor, *, is_sum: bool) -> Tensor:
         with torch.enable_grad():
-            leaf = value.detach().requires_grad_()
+            leaf = self._seen(value).requires_grad_()
             self._reduced.append((leaf, own))
             result = leaf.clone()  # no leaf, so that `loss += ...` is allowed
         if is_sum:
@@ -173,11 +191,14 @@ class LossCapture(TorchFunctionMode):
 
     def _as_elements(self, elements: Tensor) -> Tensor:
         with torch.enable_grad():
-            leaf = elements.detach().requires_grad_()
+            leaf = self._seen(elements).requires_grad_()
             self._elements.append(leaf)
             result = leaf.clone()
         self._rowful[id(result)] = result
         return result
+
+    def _seen(self, value: Tensor) -> Tensor:
+        return torch.zeros_like(value) if self._blank else value.detach()
 
     def _rows(self, elements: Tensor) -> Tensor | None:
         """``[N, elements of an example]``, if the first dimension holds the examples, flattened batch-major or not."""

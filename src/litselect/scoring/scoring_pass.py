@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from litselect.scoring.capture_check import REMEDY, CaptureCheck
 from litselect.scoring.loss_capture import CaptureError, LossCapture
 from litselect.scoring.no_trace import NoTrace
 from litselect.scoring.rows import take_rows
@@ -22,11 +23,6 @@ LossFunction = Callable[[Any, Any], Tensor]
 """``loss_fn(module, batch) -> Tensor[N]``."""
 
 _Source = Callable[[Any, int], "Scores | None"]
-
-_REMEDY = (
-    "Define `example_losses(self, batch) -> Tensor[N]` on the module, "
-    "or pass `loss_fn=lambda module, batch: ...` to the callback."
-)
 
 
 class ScoringPass:
@@ -105,7 +101,7 @@ class ScoringPass:
         source = self._source(module, step, loss_fn)
         while True:
             try:
-                with self._without_trace(module, gradients):
+                with self.without_trace(module, gradients):
                     if self.chunk is None or self.chunk >= n:
                         return source(batch, n)
                     return _in_chunks(source, batch, n, self.chunk)
@@ -123,7 +119,7 @@ class ScoringPass:
         if loss_fn is not None:
             return lambda batch, n: Scores(_validated(loss_fn(module, batch), n, "loss_fn"))
         if step is None:
-            raise CaptureError(f"{type(module).__name__} has no per-example loss. {_REMEDY}")
+            raise CaptureError(f"{type(module).__name__} has no per-example loss. {REMEDY}")
         return lambda batch, n: _capture(step, batch, n)
 
     def _halve_chunk(self, n: int) -> None:
@@ -139,7 +135,7 @@ class ScoringPass:
             )
 
     def verify(self, module: nn.Module, batch: Any, n: int, losses: Float[Tensor, " batch"], **source: Any) -> bool:
-        """Check that each of the captured `losses` belongs to its own row, by replacing half of the rows.
+        """Check that the captured `losses` are those of their own rows, and all of them, by replacing half of the rows.
 
         Not a permutation of the rows: noise that the step draws stays with its position and would look like a fault.
 
@@ -148,38 +144,24 @@ class ScoringPass:
             tell nothing, fewer than eight rows little: then check another batch.
 
         Raises:
-            CaptureError: if a row's loss changed with the content of other rows.
+            CaptureError: if a row's loss changed with the content of other rows, or if a part of the step's loss that
+                was not captured changed with the rows.
         """
         captured = not callable(getattr(module, "example_losses", None)) and source.get("loss_fn") is None
         if not self.check or not captured:
             return True
-        kept = max(n // 2, 2)
-        if n <= kept:
-            return False  # a common factor explains any change of one row
-        rows = torch.cat([torch.arange(kept), torch.zeros(n - kept, dtype=torch.int64)])
         other = ScoringPass("eval", precision=self.precision, chunk=self.chunk)
         before = other(module, batch, n, **source) if self.mode == "train" else losses
-        after = other(module, take_rows(batch, rows.to(losses.device), n), n, **source)
-        if before is None or after is None:
+        if before is None:
             return False
-        finite = before.isfinite() & after.isfinite()
-        finite[kept:] = False
-        before, after = before[finite].double(), after[finite].double()
-        if before.numel() < 2:
-            return False
-        tolerance = 0.05 if self.precision == "bf16" else 0.02
-        factor = (before @ after) / (before @ before).clamp_min(1e-300)
-        if bool(((after - factor * before).abs() > tolerance * (factor.abs() * before.abs() + 1e-4)).any()):
-            raise CaptureError(
-                "Selection needs losses that belong to one example each, but replacing some rows of the batch changed "
-                "the losses captured for others. Either the loss compares examples (contrastive, mixup: "
-                "such batches can't be selected from row by row), or the training step flattens them in an order "
-                f"other than batch first. {_REMEDY}"
-            )
-        spread = (before - before.mean()).abs().max()
-        return before.numel() > 3 and bool(spread > 1e-3 * before.abs().max())
+        check = CaptureCheck(batch, n, before, 0.05 if self.precision == "bf16" else 0.02)
+        settled = check.rows(lambda batch: other(module, batch, n, **source))
+        gradients = source.get("gradients", False)
+        check.whole(source["step"], min(n, self.chunk or n), lambda: other.without_trace(module, gradients))
+        return settled
 
-    def _without_trace(self, module: nn.Module, gradients: bool) -> AbstractContextManager[Any]:
+    def without_trace(self, module: nn.Module, gradients: bool) -> AbstractContextManager[Any]:
+        """A context in which `module` can be run in this pass's mode and precision, and is then as it was."""
         stack = ExitStack()
         stack.enter_context(torch.no_grad())
         stack.enter_context(NoTrace(module, training=self.mode == "train", gradients=gradients))
@@ -214,10 +196,10 @@ def _capture(step: Callable[[Any], Any], batch: Any, n: int) -> Scores | None:
         losses = capture.run(lambda: step(batch))
         return None if losses is None else Scores(losses, capture.logits, capture.targets)
     except CaptureError as error:
-        raise CaptureError(f"{error} {_REMEDY}") from None
+        raise CaptureError(f"{error} {REMEDY}") from None
     except Exception as error:
         if hasattr(error, "add_note"):  # Python 3.11
-            error.add_note(f"Raised in the scoring pass, which runs training_step without gradients. {_REMEDY}")
+            error.add_note(f"Raised in the scoring pass, which runs training_step without gradients. {REMEDY}")
         raise
 
 
