@@ -6,7 +6,7 @@ mixing in the uniform law.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -67,7 +67,7 @@ class Mixture(Wrapper):
             )
         self.share = uniform  # `uniform` is the method that draws
 
-    def select(self, k: int, *, candidates: int, device: torch.device, **scores: Tensor) -> Selection:
+    def select(self, k: int, *, candidates: int, device: torch.device, **scores: Any) -> Selection:
         """Uniform picks and chosen ones."""
         picked, rest = self._pick(k, candidates, device)
         n, m = candidates, len(picked)

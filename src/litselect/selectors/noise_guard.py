@@ -7,7 +7,7 @@ with Bad Training Data via Iterative Trimmed Loss Minimization", https://arxiv.o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -72,7 +72,7 @@ class NoiseGuard(Wrapper):
         own = {"percentiles"} if "percentiles" in given else self._own_needs
         return self.selector._uses(given) | own
 
-    def select(self, k: int, *, candidates: int, device: torch.device, **scores: Tensor) -> Selection:
+    def select(self, k: int, *, candidates: int, device: torch.device, **scores: Any) -> Selection:
         """The wrapped selector's choice among the rows that are not withheld."""
         percentiles = scores.get("percentiles")
         if percentiles is None:

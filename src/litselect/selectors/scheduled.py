@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
-    from torch import Tensor
 
     from litselect.selectors.selection import Selection
     from litselect.selectors.selector import Selector
@@ -71,7 +70,7 @@ class Scheduled(Wrapper):
         """How many of `n` candidates are trained now: at least one."""
         return max(1, round(self.keep * n))
 
-    def select(self, k: int, *, candidates: int, device: torch.device, **scores: Tensor) -> Selection:
+    def select(self, k: int, *, candidates: int, device: torch.device, **scores: Any) -> Selection:
         """The wrapped selector's choice of k rows."""
         return self.selector(**scores, candidates=candidates, k=k)
 

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from litselect.selectors.selection import Selection
 
 
-SCORES: Final = ("losses", "logits", "targets", "ids", "ratings", "percentiles")
+SCORES: Final = ("losses", "logits", "targets", "ids", "ratings", "percentiles", "confidences", "ages")
 """The tensors that a selector can be given, one row a candidate."""
 
-_FLAT: Final = ("losses", "ids", "ratings", "percentiles")  # one number a candidate
+_FLAT: Final = ("losses", "ids", "ratings", "percentiles", "confidences", "ages")  # one number a candidate
+_SHARES: Final = ("percentiles", "confidences")
+_CONTEXT: Final = frozenset({"candidates", "device", "mean_loss"})
 
 
 class Selector(ABC):
@@ -66,7 +68,7 @@ class Selector(ABC):
             return
         parameters = inspect.signature(cls.select).parameters.values()
         named = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
-        if unknown := sorted(named.keys() - {*SCORES, "candidates", "device"}):
+        if unknown := sorted(named.keys() - {*SCORES, *_CONTEXT}):
             raise TypeError(
                 f"{cls.__name__}.select asks for {', '.join(unknown)}, which no one provides. "
                 f"Its keyword-only parameters can be {', '.join(SCORES)}, candidates and device."
@@ -88,6 +90,8 @@ class Selector(ABC):
         self.rank = 0  # set before the first draw by whoever knows it, as is the seed that all ranks are to share
         self.default_seed: int | None = None
         self.progress = 0.0  # share of the training that is done, in [0, 1]; set by whoever knows it
+        self.epoch = 0  # epochs that are done, of so many
+        self.epochs: int | None = None
         self._given = generator
         self._generator = generator
 
@@ -108,8 +112,8 @@ class Selector(ABC):
     def select(self, k: int, *args: Any, **scores: Any) -> Selection:
         """Choose `k` rows (a probabilistic selector: any number).
 
-        A subclass names what it takes as keyword-only parameters: score tensors (see `__call__`), `candidates` (N) and
-        `device`. Those without a default are its `needs`.
+        A subclass names what it takes as keyword-only parameters: score tensors (see `__call__`), `candidates` (N),
+        `device` and `mean_loss`. Those without a default are its `needs`.
         """
 
     def __call__(
@@ -121,6 +125,9 @@ class Selector(ABC):
         ids: Int[Tensor, " batch"] | None = None,
         ratings: Float[Tensor, " batch"] | None = None,
         percentiles: Float[Tensor, " batch"] | None = None,
+        confidences: Float[Tensor, " batch"] | None = None,
+        ages: Float[Tensor, " batch"] | None = None,
+        mean_loss: float | None = None,
         candidates: int | None = None,
         k: int | None = None,
     ) -> Selection:
@@ -134,6 +141,9 @@ class Selector(ABC):
             ratings: a rater's scores.
             percentiles: rank of each candidate's last known loss among those of the whole data set, in [0, 1], 1 the
                 hardest; ties share the middle of their ranks. Exactly 1 says that no loss is known yet.
+            confidences: probability last predicted for the candidate's class, 0 where another class was likelier.
+            ages: how many epochs ago the candidate's loss was last computed, 0 for this one; inf where it never was.
+            mean_loss: mean of the last known losses of the whole data set.
             candidates: N, for selectors that look at nothing; otherwise read off the tensors.
             k: how many rows to choose, in place of ``round(keep * N)``.
 
@@ -144,7 +154,7 @@ class Selector(ABC):
             ValueError: if a needed tensor is missing, is not one row per candidate or disagrees about N, if N is 0 or
                 `k` outside [1, N], or (on the CPU, where looking is free) if a needed score is not finite.
         """
-        scores = (losses, logits, targets, ids, ratings, percentiles)
+        scores = (losses, logits, targets, ids, ratings, percentiles, confidences, ages)
         given = {name: tensor for name, tensor in zip(SCORES, scores, strict=True) if tensor is not None}
         n = self._validate(given, candidates)
         if k is None:
@@ -152,7 +162,9 @@ class Selector(ABC):
         elif not 1 <= k <= n:
             raise ValueError(f"Expected 1 <= k <= N, but got k={k} for N={n} candidates.")
         device = next((tensor.device for tensor in given.values()), torch.device("cpu"))
-        context = {**given, "candidates": n, "device": device}
+        context: dict[str, Any] = {**given, "candidates": n, "device": device}
+        if mean_loss is not None:
+            context["mean_loss"] = mean_loss
         takes = context.keys() if self._takes is None else self._takes & context.keys()
         return self.select(k, **{name: context[name] for name in takes})
 
@@ -198,7 +210,7 @@ class Selector(ABC):
     def _refuse_broken(self, name: str, scores: Tensor) -> None:
         """Raise for rows that can't be ranked. Only on the CPU: elsewhere the host would wait for the device."""
         if scores.device.type == "cpu" and (bad := _broken_rows(name, scores)):
-            wrong = "NaN or outside [0, 1]" if name == "percentiles" else "NaN or inf"
+            wrong = "NaN or outside [0, 1]" if name in _SHARES else "NaN or inf"
             raise ValueError(
                 f"{type(self).__name__} can't rank {name} that are not finite, but {bad} of {scores.shape[0]} rows are "
                 f"{wrong}. Find the broken rows, or leave them out of the candidates."
@@ -249,8 +261,8 @@ class Selector(ABC):
 
 def _broken_rows(name: str, scores: Tensor) -> int:
     """How many rows hold something that can't be ranked. Masked logits are -inf by intent: there only NaN is wrong."""
-    if name == "percentiles":
+    if name in _SHARES:
         fine = (scores >= 0) & (scores <= 1)
     else:
-        fine = ~scores.isnan() if name in ("logits", "targets", "ids") else scores.isfinite()
+        fine = ~scores.isnan() if name in ("logits", "targets", "ids", "ages") else scores.isfinite()
     return 0 if fine.all() else int((~fine.reshape(scores.shape[0], -1).all(1)).sum())

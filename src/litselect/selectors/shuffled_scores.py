@@ -5,7 +5,7 @@ A permutation test in the sense of Fisher, 1935, "The Design of Experiments".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,7 +13,7 @@ from litselect.selectors.selection import Selection
 from litselect.selectors.wrapper import Wrapper
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 
 class ShuffledScores(Wrapper):
@@ -36,7 +36,7 @@ class ShuffledScores(Wrapper):
     4
     """
 
-    def select(self, k: int, *, candidates: int, device: torch.device, **scores: Tensor) -> Selection:
+    def select(self, k: int, *, candidates: int, device: torch.device, **scores: Any) -> Selection:
         """The wrapped selector's choice, moved."""
         chosen = self.selector(**scores, candidates=candidates, k=k)
         permutation = torch.randperm(candidates, generator=self.generator).to(device, non_blocking=True)

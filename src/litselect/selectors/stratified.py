@@ -6,7 +6,7 @@ Neyman, 1934, "On the Two Different Aspects of the Representative Method", Journ
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -57,7 +57,7 @@ class Stratified(Wrapper):
                 "Use a selector with a fixed number, such as LossPercentile(fixed_size=True)."
             )
 
-    def select(self, k: int, *, candidates: int, device: torch.device, targets: Tensor, **scores: Tensor) -> Selection:
+    def select(self, k: int, *, candidates: int, device: torch.device, targets: Tensor, **scores: Any) -> Selection:
         """K rows in the proportions of the classes."""
         if targets.ndim != 1 or targets.is_floating_point():
             raise ValueError(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from litselect.selectors.selector import Selector
 
 if TYPE_CHECKING:
     from collections.abc import Set
 
-    import torch
     from jaxtyping import Int
     from torch import Tensor
 
@@ -32,7 +33,7 @@ class Wrapper(Selector):
         TypeError: if `selector` is none.
     """
 
-    _HANDED_ON = ("rank", "default_seed", "progress")
+    _HANDED_ON = ("rank", "default_seed", "progress", "epoch", "epochs")
 
     def __init__(
         self,
@@ -79,9 +80,12 @@ class Wrapper(Selector):
         """How many of `n` candidates are trained: what the wrapped selector says."""
         return self.selector.count(n)
 
-    def _choose_among(self, rows: Int[Tensor, " rows"], k: int, scores: dict[str, Tensor]) -> Selection:
+    def _choose_among(self, rows: Int[Tensor, " rows"], k: int, scores: dict[str, Any]) -> Selection:
         """The wrapped selector's choice of `k` among `rows`; its indices count within them."""
-        part = {name: tensor.index_select(0, rows.to(tensor.device)) for name, tensor in scores.items()}
+        part: dict[str, Any] = {
+            name: score.index_select(0, rows.to(score.device)) if isinstance(score, torch.Tensor) else score
+            for name, score in scores.items()
+        }
         return self.selector(**part, candidates=len(rows), k=k)
 
     def reset(self) -> None:
