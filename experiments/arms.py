@@ -7,6 +7,7 @@ from experiments.callbacks.budget import UNITS
 from experiments.cell import Cell
 from experiments.errors import UsageError
 
+ALL = "all"
 BASELINE = "uniform"
 CONTROL = "random_subset"  # trains as many rows as a selecting arm, chosen by chance
 TRAIN_EVERYTHING = (BASELINE, "keep_all")  # for these, a candidate seen is an example trained
@@ -21,12 +22,17 @@ def plan(config: DictConfig) -> list[Cell]:
     Raises:
         UsageError: an arm, unit, budget or number of seeds that does not exist.
     """
-    arms = _names(
-        "selections", config.selections, GlobalHydra.instance().config_loader().get_group_options("selection")
-    )
+    options = every_arm()
+    arms = options if config.selections == ALL else _names("selections", config.selections, options, f"{ALL}, ")
     units = _names("units", config.units, list(UNITS))
     budgets, seeds = _numbers("budget", config.budget, least=1), _seeds(config.seeds)
     return [Cell(arm, unit, epochs, seed) for seed in seeds for epochs in budgets for unit in units for arm in arms]
+
+
+def every_arm() -> list[str]:
+    """The options of the config group `selection`, the baseline first."""
+    options = sorted(GlobalHydra.instance().config_loader().get_group_options("selection"))
+    return sorted(options, key=lambda option: option != BASELINE)
 
 
 def to_run(cell: Cell) -> Cell:
@@ -34,12 +40,12 @@ def to_run(cell: Cell) -> Cell:
     return Cell(cell.arm, UNITS[0], cell.epochs, cell.seed) if cell.arm in TRAIN_EVERYTHING else cell
 
 
-def _names(key: str, received: object, known: list[str]) -> list[str]:
+def _names(key: str, received: object, known: list[str], also: str = "") -> list[str]:
     names = list(received) if isinstance(received, ListConfig) else [received]
     unknown = [str(name) for name in names if name not in known]
     if unknown or not names:
         raise UsageError(
-            f"{key} must be one or more of {', '.join(known)}, received {', '.join(unknown) or 'none'}; "
+            f"{key} must be {also}one or more of {', '.join(known)}, received {', '.join(unknown) or 'none'}; "
             f"set {key}=[{','.join(known[:2])}], say"
         )
     return list(dict.fromkeys(map(str, names)))

@@ -12,7 +12,7 @@ import pytest
 from experiments import compare, runner
 from experiments.files import write_json
 from experiments.watcher import Watcher
-from tests.experiments.conftest import Command
+from tests.experiments.conftest import CONF, Command
 
 SMALL = ("selections=[uniform,random_subset]", "seeds=2", "budget=2", "trainer.limit_train_batches=6", "logger=none")
 
@@ -59,6 +59,20 @@ def test_report(application: Command, tmp_path: Path, runs: list[str], capsys: p
     assert {path.name for path in (folder / "plots").iterdir()} == {"curves-2-candidates.png", "curves-2-trained.png"}
     for name in re.findall(r"\]\((.*?)\)", text):
         assert (folder / name).exists()
+
+
+def test_all_is_every_option_of_the_group(application: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[str] = []
+
+    def note(requests: dict[Any, Any], *_: Any) -> Any:
+        planned.extend(cell.arm for cell in requests)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare, "Runner", note)
+    assert application("compare", "selections=all", "seeds=1", "units=candidates", "logger=none") == 130
+    options = {file.stem for file in (CONF / "selection").glob("*.yaml")}
+    assert planned == ["uniform", *sorted(options - {"uniform"})]
+    assert application("compare", "selections=every", "seeds=1") == 2
 
 
 def test_a_cell_is_what_train_would_do(application: Command, tmp_path: Path) -> None:
