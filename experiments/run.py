@@ -81,7 +81,6 @@ def run(
             "trainer",
             callbacks=callbacks,
             logger=build(config, "logger") or False,
-            max_epochs=config.trainer.max_epochs if config.unit == "candidates" else -1,
             enable_progress_bar=any(isinstance(watcher, ProgressBar) for watcher in watchers),
         )
         trainer.fit(module, datamodule=data)

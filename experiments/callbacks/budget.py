@@ -1,5 +1,6 @@
 """How long to train, in a unit that a comparison can hold equal."""
 
+import math
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -12,6 +13,9 @@ UNITS = ("candidates", "trained")
 
 class Budget(Callback):
     """Stops training when it is spent, and says at any time which share is.
+
+    Selectors that anneal or schedule look at the Trainer's `max_epochs`. Where a budget of trained rows leaves open how
+    many epochs it lasts, that number is kept at what the pace so far foretells.
 
     Args:
         unit: "candidates": rows that the DataLoader yields; "trained": rows that are trained on, so that a method that
@@ -47,5 +51,12 @@ class Budget(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stops where the Trainer's own limit, in epochs of candidates, does not."""
-        if self.unit == "trained" and self.progress >= 1:
+        if self.unit != "trained":
+            return
+        if self.progress >= 1:
             trainer.should_stop = True
+        elif self.progress:
+            passed = trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches
+            trainer.fit_loop.max_epochs = math.ceil(
+                passed / self.progress
+            )  # more than have passed, as long as it lasts

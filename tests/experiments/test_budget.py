@@ -40,7 +40,7 @@ def train(
     budget = Budget(unit, epochs, meter)
     rate = LearningRate(Linear(0.0), budget)
     trainer = Trainer(
-        max_epochs=epochs if unit == "candidates" else -1,
+        max_epochs=epochs,
         accelerator="cpu",
         callbacks=[*filter(None, [selection]), meter, budget, rate, rates],
         logger=False,
@@ -115,6 +115,17 @@ def test_equal_examples_trained_takes_more_epochs() -> None:
     assert meter.tally.trained == pytest.approx(2 * ROWS, abs=16)
     assert meter.tally.seen == pytest.approx(4 * ROWS, rel=0.02)
     assert trainer.current_epoch in (4, 5)
+
+
+def test_schedules_of_a_selector_run_through_a_budget_of_trained_rows() -> None:
+    from litselect.callbacks import ExampleSelection
+    from litselect.selectors import RandomSubset, Scheduled
+
+    selection = ExampleSelection(Scheduled(RandomSubset(keep=0.5), keep=(1.0, 0.25)))
+    meter, _, _, trainer = train("trained", selection, epochs=4)
+    assert meter.tally.trained == pytest.approx(4 * ROWS, abs=32)
+    assert selection.selector.keep == pytest.approx(0.25, abs=0.05)
+    assert trainer.current_epoch == pytest.approx(4 / 0.625, abs=1)  # the mean of the schedule
 
 
 @pytest.mark.parametrize(
