@@ -57,6 +57,4 @@ class Budget(Callback):
             trainer.should_stop = True
         elif self.progress:
             passed = trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches
-            trainer.fit_loop.max_epochs = math.ceil(
-                passed / self.progress
-            )  # more than have passed, as long as it lasts
+            trainer.fit_loop.max_epochs = math.ceil(passed / self.progress)  # always more than have passed
