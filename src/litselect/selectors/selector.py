@@ -93,6 +93,7 @@ class Selector(ABC):
         self.epoch = 0  # epochs that are done, of so many
         self.epochs: int | None = None
         self._given = generator
+        self._place: tuple[int, ...] = ()
         self._generator = generator
 
     @property
@@ -224,10 +225,18 @@ class Selector(ABC):
         if self._generator is None:
             default = torch.initial_seed() if self.default_seed is None else self.default_seed
             given = self._own_seed()
-            entropy = [int(default if given is None else given) % 2**63, self.rank, *self._stream]
+            entropy = [int(default if given is None else given) % 2**63, self.rank, *self._stream, *self._place]
             words = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
             self._generator = torch.Generator().manual_seed(int(words[0]) >> 1)
         return self._generator
+
+    def draw_for(self, *place: int) -> None:
+        """Begin the random stream of `place`, whatever was drawn before; a generator that was given goes on.
+
+        Args:
+            *place: an epoch and a batch within it, say: then what is drawn for it does not depend on when it is drawn.
+        """
+        self._generator, self._place = self._given, (2**31, *place)  # which no other stream begins with
 
     def _own_seed(self) -> int | None:
         return self.seed

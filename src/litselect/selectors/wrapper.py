@@ -88,6 +88,11 @@ class Wrapper(Selector):
         }
         return self.selector(**part, candidates=len(rows), k=k)
 
+    def draw_for(self, *place: int) -> None:
+        """Begin the streams of both."""
+        super().draw_for(*place)
+        self.selector.draw_for(*place)
+
     def reset(self) -> None:
         """Reset both."""
         super().reset()
