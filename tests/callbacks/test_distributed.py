@@ -452,8 +452,6 @@ def model_parallel() -> Any:
 
 @functools.cache
 def on_model_parallel_ranks() -> list[Any]:
-    if not hasattr(strategies, "ModelParallelStrategy"):
-        pytest.skip("Lightning has ModelParallelStrategy from 2.4 on")
     return ranks.run(2, model_parallel, timeout=90)
 
 

@@ -80,7 +80,7 @@ def left_behind(kit: Any, net: Any, *callbacks: Any, data: Any = None, error: An
         caught = raised
     finally:
         signal.signal(signal.SIGINT, handler)  # Lightning ignores it after an interrupt, to shut down in peace
-    assert caught is not None or error is INTERRUPT  # at which old versions of Lightning just stop
+    assert caught is not None
     assert trainer.loggers is loggers
     assert traces(trainer, net) == []
     assert {name: id(value) for name, value in vars(data).items() if name in before} == {

@@ -13,6 +13,7 @@ import torch
 from litselect.callbacks import ExampleSelection, SelectiveBackprop
 from litselect.selectors import KeepAll, LossPercentile, RandomSubset, TopLoss
 from tests.callbacks.kit import Classifier, loader
+from tests.callbacks.runs import running_no_code
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,7 +71,8 @@ def test_all_that_is_saved_loads_without_running_code(solo: Any, name: str, tmp_
 
 def resume(kit: Any, path: Path) -> None:
     trainer = kit.trainer(SelectiveBackprop(keep=0.5, warmup=0), max_epochs=2)
-    trainer.fit(kit.make(Classifier), loader(24), ckpt_path=path)
+    with running_no_code():
+        trainer.fit(kit.make(Classifier), loader(24), ckpt_path=path)
 
 
 # What a hostile file could put in the place of the callback's state, or of a part of it.

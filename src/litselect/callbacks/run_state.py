@@ -94,7 +94,7 @@ def _without_stream(state: Any) -> Any:
 def settle_progress(trainer: Trainer, module: LightningModule, skipped: bool) -> None:
     """Let a run that was saved at the end of an epoch go on with the next one, with the right counts.
 
-    Two kinds of checkpoints Lightning (from 2.5.3 on) takes for others. One that was made at the last batch, before the
+    Two kinds of checkpoints Lightning takes for others. One that was made at the last batch, before the
     epoch ended, leaves its own counts an epoch behind: resumed in turn, such a run trains an epoch twice. And with
     ``max_steps``, it goes on with one more batch in the old epoch. Here both become what they should be: the end of the
     epoch. To be called before the loop runs.
@@ -105,8 +105,6 @@ def settle_progress(trainer: Trainer, module: LightningModule, skipped: bool) ->
         skipped: whether the last batch made no step.
     """
     fit_loop: Any = trainer.fit_loop
-    if not hasattr(fit_loop, "_restart_stage"):
-        return
     epochs, batches = fit_loop.epoch_progress, fit_loop.epoch_loop.batch_progress
     cut = epochs.current.processed < epochs.current.ready and batches.is_last_batch
     cut = cut and batches.current.completed < batches.current.processed == batches.current.ready
