@@ -12,7 +12,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.files import write_text
-from experiments.run import SUMMARY, Request
+from experiments.request import Request
 
 CODE = "code.sha256"
 APART_FROM_RESULT = ("out", "progress")  # keys that do not change what is computed
@@ -70,20 +70,29 @@ def finished(request: Request, code: str | None) -> dict[str, Any] | None:
     """
     if code is not None and (not (request.out / CODE).exists() or (request.out / CODE).read_text() != code):
         return None
-    summary = request.out / SUMMARY
-    return json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else None
+    if not request.summary.exists():
+        return None
+    return json.loads(request.summary.read_text(encoding="utf-8"))
 
 
 def clear(request: Request) -> None:
     """Makes the folder of a run that is about to start, without any sign of an earlier end."""
     request.out.mkdir(parents=True, exist_ok=True)
-    for name in (SUMMARY, CODE):
-        (request.out / name).unlink(missing_ok=True)
+    for file in (request.summary, request.out / CODE):
+        file.unlink(missing_ok=True)
 
 
 def seal(request: Request, code: str) -> None:
     """Notes with which code a run came to its end."""
     write_text(request.out / CODE, code)
+
+
+def table_file(request: Request, code: str) -> Path:
+    """Where the irreducible losses lie that a run shares with others of its seed, data, model and budget."""
+    config = request.config
+    digest = _digest(config, (*APART_FROM_RESULT, "selection", "unit", "keep", "table"))
+    name = f"irreducible-{config.trainer.max_epochs}-seed{config.seed}-{digest}-{code[:8]}.safetensors"
+    return request.out.parent / name
 
 
 def code_digest() -> str:
@@ -99,8 +108,8 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def _digest(config: DictConfig) -> str:
+def _digest(config: DictConfig, apart: tuple[str, ...] = APART_FROM_RESULT) -> str:
     result = OmegaConf.to_container(config, resolve=True)
     assert isinstance(result, dict)  # a config file holds a mapping
-    plain = {str(key): value for key, value in result.items() if key not in APART_FROM_RESULT}
+    plain = {str(key): value for key, value in result.items() if key not in apart}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,5 +1,6 @@
 """Runs the cells of a comparison that are not done yet."""
 
+import dataclasses
 from typing import Any
 
 from pytorch_lightning import Callback
@@ -7,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from experiments.build import build
-from experiments.cell import Cell, clear, code_digest, finished, seal
+from experiments.cell import Cell, clear, code_digest, finished, seal, table_file
 from experiments.data import Images, Source
 from experiments.report import Outcome
 from experiments.run import Request, run
@@ -71,12 +72,16 @@ class Runner:
         bar = bars.add_task(name, total=1.0, count="")
         watchers: tuple[Callback, ...] = (Watcher(bars, bar),)
         try:
-            summary = run(request, self._parts, watchers)
+            summary = run(self._sharing(request), self._parts, watchers)
         finally:
             bars.remove_task(bar)
         seal(request, self.code)
         self.console.print(f"{name}: accuracy {summary['test_accuracy']:.4f}, {summary['seconds']:.1f} s")
         return summary
+
+    def _sharing(self, request: Request) -> Request:
+        """The request, told where irreducible losses lie that others may have made already."""
+        return dataclasses.replace(request, shared_table=table_file(request, self.code))
 
 
 def _bars(console: Console) -> Progress:

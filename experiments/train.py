@@ -13,7 +13,8 @@ from pytorch_lightning.callbacks import RichProgressBar
 from rich.console import Console
 
 from experiments.cli import command, require_complete
-from experiments.run import SUMMARY, Request, run
+from experiments.request import Request
+from experiments.run import run
 
 
 def main(config: DictConfig) -> None:
@@ -29,7 +30,7 @@ def main(config: DictConfig) -> None:
         f"{summary['candidates_seen']} candidates seen, {summary['examples_scored']} scored, "
         f"{summary['examples_trained']} trained in {summary['optimizer_steps']} steps, "
         f"{summary['flops']:.3g} FLOPs, {summary['seconds']:.1f} s\n"
-        f"{request.out / SUMMARY}"
+        f"{request.summary}"
     )
 
 

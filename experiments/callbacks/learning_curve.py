@@ -32,7 +32,7 @@ class LearningCurve(Callback):
         """Adds a row."""
         row = {
             "epoch": trainer.current_epoch + 1,
-            **asdict(self.meter.tally),
+            **asdict(self.meter.total),
             "seconds": round(self.meter.seconds, 3),
             "cpu_seconds": round(self.meter.cpu_seconds, 3),
             "accuracy": float(trainer.callback_metrics["val/accuracy"]),

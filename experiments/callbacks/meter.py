@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from experiments.callbacks.cost import Cost
 from experiments.callbacks.stopwatch import Stopwatch
 from experiments.callbacks.tally import Tally
 
@@ -18,10 +19,12 @@ class Meter(Callback):
     Args:
         selection: the selection callback, whose `counters` are read, or None for plain training, in which every
             candidate is trained and none is scored.
+        before: what was spent to make the run possible, which `total` and the clocks contain from the start.
     """
 
-    def __init__(self, selection: Callback | None) -> None:
+    def __init__(self, selection: Callback | None, before: Cost | None = None) -> None:
         self.selection = selection
+        self.before = Cost() if before is None else before
         self._rows = 0
         self._steps = 0
         self._wall = Stopwatch(perf_counter)
@@ -29,21 +32,26 @@ class Meter(Callback):
 
     @property
     def tally(self) -> Tally:
-        """What has been done so far."""
+        """What has been done so far in training, which budgets and schedules follow."""
         if self.selection is None:
             return Tally(seen=self._rows, trained=self._rows, steps=self._steps)
         counters: Any = getattr(self.selection, "counters")  # noqa: B009 - the type Callback does not promise it
         return Tally(counters.seen, counters.scored, counters.trained, counters.steps)
 
     @property
+    def total(self) -> Tally:
+        """What has been done so far, and before."""
+        return self.before.tally + self.tally
+
+    @property
     def seconds(self) -> float:
         """Wall-clock seconds of training: loading, augmentation, scoring, selection and steps, but no evaluation."""
-        return self._wall.seconds
+        return self.before.seconds + self._wall.seconds
 
     @property
     def cpu_seconds(self) -> float:
         """Processor seconds of the same, all threads together: what a shared machine disturbs less."""
-        return self._processor.seconds
+        return self.before.cpu_seconds + self._processor.seconds
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""

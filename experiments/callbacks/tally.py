@@ -1,6 +1,6 @@
 """Four counts that say what a training run has cost."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True)
@@ -18,3 +18,6 @@ class Tally:
     scored: int = 0
     trained: int = 0
     steps: int = 0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(*(mine + others for mine, others in zip(astuple(self), astuple(other), strict=True)))

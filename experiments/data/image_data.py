@@ -1,5 +1,7 @@
 """The DataModule: images in memory, augmented on the device, batch by batch."""
 
+import copy
+import hashlib
 from typing import Any, cast
 
 import torch
@@ -31,6 +33,8 @@ class ImageData(LightningDataModule):
 
     Attributes:
         train: the training set after its corruption.
+        example: `[N]` int64, which example each training row is; copies have it in common.
+        true_labels: `[N]` int64, the labels of the training rows before any was made wrong.
         curve: the set that learning curves are measured on: the validation split, or the test set if there is none.
         test: the test set.
     """
@@ -43,11 +47,31 @@ class ImageData(LightningDataModule):
         whole, held_out = split(clean, source.val_fraction, draw)
         distinct = whole if source.duplicates == 1 else keep_for_duplication(whole, source.duplicates, draw)
         self.train = duplicate(flip_labels(distinct, source.label_noise, draw), source.duplicates, size=len(whole))
+        self.example = torch.arange(len(distinct)).repeat(source.duplicates)[: len(whole)]
+        self.true_labels = distinct.labels[self.example]
         self.curve = held_out if len(held_out) else self.test
         self.mean, self.std = channel_statistics(self.train.pixels)
+        self._seed_generators(seed)
+
+    def _seed_generators(self, seed: int) -> None:
+        self.seed = seed
         self.order = torch.Generator().manual_seed(seed)
         self.augmentation_seed = seed + 2**32  # another stream than the order's
         self.augmentation: torch.Generator | None = None
+
+    def training_on(self, images: Images) -> "ImageData":
+        """The same in all else, generators at their start, but for the training set."""
+        part = copy.copy(self)
+        part.train = images
+        part._seed_generators(self.seed)
+        return part
+
+    def fingerprint(self) -> str:
+        """A digest of the training set, in its order: what a row number means depends on all of it."""
+        digest = hashlib.blake2b(digest_size=16)
+        for tensor in (self.train.labels, self.train.pixels):
+            digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of candidates."""
@@ -68,10 +92,14 @@ class ImageData(LightningDataModule):
         draw = self._augmentation_on(image.device)
         if training and (source.crop or source.flip):
             image = crop_and_flip(image, source.crop, source.flip, draw)
-        image = (image / 255 - self.mean.to(image.device)) / self.std.to(image.device)
+        image = self.normalised(image)
         if training and source.cutout:
             image = cutout(image, source.cutout, draw)
         return {**batch, "image": image}
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """`[N, C, H, W]` uint8 to float32 of mean 0 and standard deviation 1 over the training set."""
+        return (pixels / 255 - self.mean.to(pixels.device)) / self.std.to(pixels.device)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The states of the generators."""

@@ -30,9 +30,9 @@ def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
 
     It runs in `tmp_path / "run"` unless told otherwise.
     """
-    from experiments import compare, train
+    from experiments import compare, irreducible_loss, train
 
-    jobs = {"train": train.main, "compare": compare.main}
+    jobs = {"train": train.main, "compare": compare.main, "irreducible_loss": irreducible_loss.main}
 
     def call(name: str, *arguments: str) -> int:
         where = () if any("hydra.run.dir" in argument for argument in arguments) else (f"hydra.run.dir={tmp_path}/run",)

@@ -1,0 +1,51 @@
+"""The losses of a model on examples that it is not trained on."""
+
+import math
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.nn import functional as F
+
+from experiments.data import ImageData, Images
+from experiments.data.image_data import EVALUATION_BATCH
+
+
+class LowestLoss(Callback):
+    """Scores the same images after every epoch, and keeps the losses of the epoch whose mean is lowest.
+
+    As Mindermann et al., 2022 choose their model, https://arxiv.org/abs/2206.07137: by loss and not by accuracy, since
+    the losses of a model that has grown overconfident would pass for irreducible.
+
+    Args:
+        data: says how images are normalised.
+        unseen: what is scored.
+
+    Attributes:
+        losses: `[M]`, on the CPU; NaN before the first epoch is over.
+        scored: rows that went through the network so far.
+    """
+
+    def __init__(self, data: ImageData, unseen: Images) -> None:
+        self.data = data
+        self.unseen = unseen
+        self.losses = torch.full((len(unseen),), math.nan)
+        self.scored = 0
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Scores, without augmentation."""
+        pl_module.eval()
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            losses = torch.cat([self._of(rows, pl_module) for rows in self._batches()])
+        pl_module.train()
+        self.scored += len(losses)
+        if math.isnan(self.losses.mean()) or losses.mean() < self.losses.mean():
+            self.losses = losses
+
+    def _batches(self) -> tuple[Tensor, ...]:
+        return torch.arange(len(self.unseen)).split(EVALUATION_BATCH)
+
+    def _of(self, rows: Tensor, module: LightningModule) -> Tensor:
+        images = self.unseen.rows(rows)
+        logits = module(self.data.normalised(images.pixels.to(module.device)))
+        return F.cross_entropy(logits.float(), images.labels.to(module.device), reduction="none").cpu()

@@ -1,0 +1,119 @@
+"""Trains models on some examples and writes down their losses on others."""
+
+import logging
+import shlex
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
+
+from experiments import flops
+from experiments.batches import require_batches
+from experiments.build import build
+from experiments.callbacks import Budget, Cost, LearningRate, Meter, Tally
+from experiments.classifier import Classifier
+from experiments.data import ImageData, Images
+from experiments.data.corruption import flip_labels
+from experiments.errors import UsageError
+from experiments.irreducible.lowest_loss import LowestLoss
+from experiments.irreducible.table import write_table
+from experiments.lightning_manners import quiet, real_interrupts
+from experiments.threads import threads
+
+log = logging.getLogger(__name__)
+
+
+def make_table(
+    config: DictConfig,
+    path: Path,
+    parts: tuple[Images, Images],
+    cross_fit: bool = True,
+    watchers: tuple[Callback, ...] = (),
+    command: tuple[str, ...] = (),
+) -> Cost:
+    """Computes the irreducible loss of every training example and writes the table.
+
+    Draws nothing from the random streams of whoever calls it.
+
+    Args:
+        config: as composed from `conf/train.yaml`; what it says of the selection is not looked at.
+        path: where the table goes.
+        parts: the clean training and test set.
+        cross_fit: two models, each trained on one half of the training set, score the half that they have not seen,
+            copies of an example always on one side. Otherwise one model is trained on the validation split, under as
+            much label noise as the training set has, and scores the training set.
+        watchers: further callbacks, such as a progress display.
+        command: what made it, for the file.
+
+    Returns:
+        What it took, which is in the file as well.
+
+    Raises:
+        UsageError: there is nothing to train on, or no example to score.
+    """
+    data = ImageData(build(config, "data"), config.seed, parts)
+    losses = torch.full((len(data.train),), torch.nan)
+    cost = Cost()
+    with isolate_rng():
+        for part, (images, rows) in enumerate(_halves(data, config.seed) if cross_fit else _held_out(data)):
+            found, spent = _fit(config, data, images, data.train.rows(rows), config.seed + part, watchers)
+            losses[rows], cost = found, cost + spent
+    facts = {"cross_fit": str(cross_fit), "command": shlex.join(command)}
+    write_table(path, losses, cost, data.fingerprint(), facts)
+    log.info("irreducible losses of %d examples, mean %.4f, took %.1f s", len(losses), losses.mean(), cost.seconds)
+    return cost
+
+
+def _halves(data: ImageData, seed: int) -> list[tuple[Images, Tensor]]:
+    """Twice the images of one half, and the rows of the other; copies of an example lie in the same half."""
+    examples = int(data.example.max()) + 1
+    if examples < 2:
+        raise UsageError(f"two halves need at least 2 different examples, received {examples}; use more data")
+    first = torch.zeros(examples, dtype=torch.bool)
+    first[torch.randperm(examples, generator=torch.Generator().manual_seed(seed))[: examples // 2]] = True
+    inside, outside = (mask[data.example].nonzero().squeeze(1) for mask in (first, ~first))
+    return [(data.train.rows(inside), outside), (data.train.rows(outside), inside)]
+
+
+def _held_out(data: ImageData) -> list[tuple[Images, Tensor]]:
+    """The validation split, and all rows of the training set."""
+    if data.curve is data.test:
+        raise UsageError(
+            "a model of irreducible losses is trained on a held-out part, received data.val_fraction=0.0; set it, here "
+            "and for the runs that use the table, or cross_fit=true"
+        )
+    draw = torch.Generator().manual_seed(data.source.corruption_seed + 1)  # apart from the training set's own draws
+    return [(flip_labels(data.curve, data.source.label_noise, draw), torch.arange(len(data.train)))]
+
+
+def _fit(
+    config: DictConfig, data: ImageData, images: Images, unseen: Images, seed: int, watchers: tuple[Callback, ...]
+) -> tuple[Tensor, Cost]:
+    """Trains on `images`; answers with the losses `[M]` of `unseen`, and what it all took."""
+    seed_everything(seed, verbose=False)
+    part = data.training_on(images)
+    require_batches(part, config.trainer)
+    _, channels, _, size = images.pixels.shape
+    net = build(config, "model", channels=channels, size=size, classes=images.classes)
+    operations = flops.count(net, channels, size)
+    module = Classifier(net, build(config, "optimizer"), config.channels_last)
+    meter, lowest = Meter(None), LowestLoss(part, unseen)
+    budget = Budget("candidates", config.trainer.max_epochs, meter)
+    rate = LearningRate(build(config, "schedule"), budget)
+    with quiet(), real_interrupts(), threads(config.threads, data.source.batch_size * operations.training):
+        trainer: Trainer = build(
+            config,
+            "trainer",
+            callbacks=[meter, budget, rate, lowest, *watchers],
+            logger=False,
+            limit_val_batches=0,
+            enable_progress_bar=any(isinstance(watcher, ProgressBar) for watcher in watchers),
+        )
+        trainer.fit(module, datamodule=part)
+    trained = meter.tally
+    tally = Tally(trained.seen + lowest.scored, lowest.scored, trained.trained, trained.steps)
+    return lowest.losses, Cost(tally, meter.seconds, meter.cpu_seconds, operations.of(tally))

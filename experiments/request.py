@@ -1,0 +1,36 @@
+"""What is asked of a run, and where its files lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run.
+
+    Attributes:
+        config: as composed from `conf/train.yaml`.
+        choices: the option chosen in each config group.
+        overrides: the command line that makes `config`.
+        out: an existing folder for `summary.json`, `curve.csv` and the logger's files.
+        shared_table: irreducible losses that runs have in common, made by the first that needs them; None lets this run
+            make its own, in `out`.
+    """
+
+    config: DictConfig
+    choices: dict[str, str]
+    overrides: list[str]
+    out: Path
+    shared_table: Path | None = None
+
+    @property
+    def summary(self) -> Path:
+        """The file that a run writes last."""
+        return self.out / "summary.json"
+
+    @property
+    def curve(self) -> Path:
+        """The learning curve."""
+        return self.out / "curve.csv"

@@ -1,0 +1,74 @@
+"""What a run's `summary.json` says beside its result."""
+
+import shlex
+from typing import Any
+
+from pytorch_lightning import LightningModule
+
+from experiments import environment, flops
+from experiments.callbacks import Cost, Meter
+from experiments.data import ImageData
+from experiments.request import Request
+
+
+def costs(meter: Meter, operations: flops.Flops) -> dict[str, Any]:
+    """What training took, and the making of a table if it needed one; the latter also by itself.
+
+    The seconds of its parts are there only where a selection callback measured them.
+
+    Args:
+        meter: what was counted.
+        operations: of one example.
+    """
+    tally, before = meter.total, meter.before
+    counters: Any = getattr(meter.selection, "counters", None)
+    parts = ("scoring_seconds", "selection_seconds", "training_seconds") if counters else ()
+    return {
+        "seconds": meter.seconds,
+        "cpu_seconds": meter.cpu_seconds,
+        "candidates_seen": tally.seen,
+        "examples_scored": tally.scored,
+        "examples_trained": tally.trained,
+        "optimizer_steps": tally.steps,
+        "flops": operations.of(meter.tally) + before.flops,
+        "flops_forward": operations.forward,
+        "flops_training": operations.training,
+        **{part: getattr(counters, part) for part in parts},
+        **(_table_costs(before) if before.tally.trained else {}),
+    }
+
+
+def _table_costs(cost: Cost) -> dict[str, Any]:
+    """The part of the costs that went into a table of irreducible losses."""
+    return {
+        "table_seconds": cost.seconds,
+        "table_examples_scored": cost.tally.scored,
+        "table_examples_trained": cost.tally.trained,
+        "table_flops": cost.flops,
+    }
+
+
+def circumstances(request: Request, data: ImageData, module: LightningModule) -> dict[str, Any]:
+    """What one needs to know beside the result, and to repeat it.
+
+    Args:
+        request: what was run.
+        data: as it was trained on.
+        module: what was trained.
+    """
+    config = request.config
+    return {
+        "budget": {"unit": config.unit, "epochs": config.trainer.max_epochs},
+        "keep": config.keep,
+        "schedule": request.choices["schedule"],
+        "optimizer": request.choices["optimizer"],
+        "label_noise": data.source.label_noise,
+        "duplicates": data.source.duplicates,
+        "train_examples": len(data.train),
+        "test_examples": len(data.test),
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "learning_curve": request.curve.name,
+        "learning_curve_on": "test set" if data.curve is data.test else "validation split",
+        "command": shlex.join(["python", "-m", "experiments.train", *request.overrides]),
+        "environment": environment.describe(),
+    }

@@ -1,0 +1,179 @@
+"""`python -m experiments.irreducible_loss`: what it computes, what it cost, and who may use it."""
+
+import json
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose
+from pytorch_lightning import LightningModule
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from experiments.callbacks import Cost, Tally
+from experiments.data import ImageData
+from experiments.errors import UsageError
+from experiments.irreducible import Table, making, table_of
+from experiments.irreducible.lowest_loss import LowestLoss
+from experiments.irreducible.table import write_table
+from litselect.callbacks import ExampleSelection
+from litselect.selectors import Mixture, ReducibleLoss, TopLoss
+from tests.experiments.conftest import Command
+from tests.experiments.sources import digits
+
+PARTS = digits().read()
+ROWS = len(PARTS[0])
+NOISY = digits(label_noise=0.2)
+
+
+def read(path: Path) -> tuple[torch.Tensor, dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor("irreducible"), file.metadata()
+
+
+def separation(losses: torch.Tensor, data: ImageData) -> float:
+    """How often a wrong label has a higher irreducible loss than a right one."""
+    wrong = data.true_labels != data.train.labels
+    assert wrong.float().mean() == pytest.approx(0.2, abs=0.001)
+    return float((losses[wrong][:, None] > losses[~wrong][None]).float().mean())
+
+
+def test_cross_fitted_losses_tell_wrong_labels_and_say_what_they_cost(
+    application: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("data.label_noise=0.2", "cross_fit=true", "trainer.max_epochs=4", "progress=false")
+    assert application("irreducible_loss", *arguments) == 0
+    losses, facts = read(tmp_path / "run" / "irreducible.safetensors")
+    assert separation(losses, ImageData(NOISY, seed=0, parts=PARTS)) > 0.97
+    cost = json.loads(facts["cost"])
+    # each model is trained on its half, and looks at the other after every epoch
+    assert cost["tally"] == {"seen": 8 * ROWS, "scored": 4 * ROWS, "trained": 4 * ROWS, "steps": 2 * 4 * 10}
+    forward, training = 2 * (64 * 128 + 128 * 128 + 128 * 10), 2 * (2 * 64 * 128 + 3 * 128 * 128 + 3 * 128 * 10)
+    assert cost["flops"] == 4 * ROWS * (forward + training)
+    assert cost["seconds"] > 0
+    assert "cross_fit=true" in facts["command"]
+    assert f"{4 * ROWS} rows trained in 80 steps" in capsys.readouterr().out
+
+
+def test_a_held_out_part_scores_the_rest(application: Command, tmp_path: Path) -> None:
+    arguments = ("data.label_noise=0.2", "data.val_fraction=0.4", "trainer.max_epochs=4", "progress=false")
+    assert application("irreducible_loss", *arguments) == 0
+    losses, facts = read(tmp_path / "run" / "irreducible.safetensors")
+    data = ImageData(digits(label_noise=0.2, val_fraction=0.4), seed=0, parts=PARTS)
+    assert len(losses) == len(data.train) == ROWS - len(data.curve)
+    assert separation(losses, data) > 0.95
+    assert json.loads(facts["cost"])["tally"]["trained"] == 4 * len(data.curve)
+
+
+def test_the_held_out_part_is_as_noisy_as_the_rest() -> None:
+    data = ImageData(digits(label_noise=0.2, val_fraction=0.4), seed=0, parts=PARTS)
+    ((images, rows),) = making._held_out(data)
+    assert (images.labels != data.curve.labels).float().mean() == pytest.approx(0.2, abs=0.001)
+    assert torch.equal(rows, torch.arange(len(data.train)))
+
+
+@pytest.mark.parametrize("duplicates", [1, 3])
+def test_no_half_holds_an_example_that_it_scores(duplicates: int) -> None:
+    data = ImageData(digits(duplicates=duplicates), seed=0, parts=PARTS)
+    first, second = making._halves(data, seed=0)
+    scored = torch.cat([first[1], second[1]])
+    assert scored.sort().values.tolist() == list(range(ROWS))
+    for (images, rows), (_, trained) in ((first, second), (second, first)):
+        assert torch.equal(images.pixels, data.train.pixels[trained])
+        assert not set(data.example[rows].tolist()) & set(data.example[trained].tolist())
+        assert len(rows) == pytest.approx(ROWS / 2, abs=duplicates)
+
+
+def test_rows_dealt_out_one_by_one_would_share_examples() -> None:
+    data = ImageData(digits(duplicates=3), seed=0, parts=PARTS)
+    order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(0))
+    assert set(data.example[order[: ROWS // 2]].tolist()) & set(data.example[order[ROWS // 2 :]].tolist())
+
+
+@pytest.mark.usefixtures("composing")
+def test_making_a_table_leaves_random_streams_alone(tmp_path: Path) -> None:
+    config = compose("train", ["out=unused", "trainer.max_epochs=1"])
+
+    def draws() -> list[float]:
+        return [float(torch.rand(1)), random.random(), float(np.random.rand())]  # noqa: NPY002 - the global stream
+
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    making.make_table(config, tmp_path / "table.safetensors", PARTS)
+    after = draws()
+    torch.set_rng_state(states[0])
+    random.setstate(states[1])
+    np.random.set_state(states[2])  # noqa: NPY002
+    assert after == draws()
+
+
+class Sure(LightningModule):
+    """Predicts class 0, more or less sure of it."""
+
+    logit = 0.0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        assert not self.training
+        return F.one_hot(torch.zeros(len(images), dtype=torch.int64), 10) * self.logit
+
+
+def test_the_epoch_of_lowest_loss_counts() -> None:
+    from pytorch_lightning.plugins import Precision
+
+    unseen = PARTS[0].rows(torch.arange(700))
+    module, callback = Sure(), LowestLoss(ImageData(digits(), seed=0, parts=PARTS), unseen)
+    trainer: Any = SimpleNamespace(precision_plugin=Precision())
+    losses = []
+    for module.logit in (5.0, 0.5, 9.0):  # 0.5 is nearest to the share of zeros, a tenth
+        callback.on_train_epoch_end(trainer, module)
+        logits = torch.zeros(700, 10)
+        logits[:, 0] = module.logit
+        losses.append(F.cross_entropy(logits, unseen.labels, reduction="none"))
+    assert torch.allclose(callback.losses, losses[1])
+    assert losses[1].mean() < losses[2].mean()  # the last
+    assert callback.scored == 2100
+    assert module.training
+
+
+def test_a_table_must_be_of_this_training_set_and_say_what_it_cost(tmp_path: Path) -> None:
+    data, cost = ImageData(NOISY, seed=0, parts=PARTS), Cost(Tally(4, 3, 2, 1), 5.0, 6.0, 7)
+    path = tmp_path / "good.safetensors"
+    write_table(path, torch.arange(3.0), cost, data.fingerprint(), {})
+    table = Table(str(path))
+    assert table.cost(data.fingerprint()) == cost
+    assert table(torch.tensor([2, 0])).tolist() == [2, 0]
+    for other in (digits(), digits(label_noise=0.2, corruption_seed=1), digits(label_noise=0.2, duplicates=2)):
+        with pytest.raises(UsageError, match=r"belong to the training set, received .*good"):
+            table.cost(ImageData(other, seed=0, parts=PARTS).fingerprint())
+    assert ImageData(NOISY, seed=5, parts=PARTS).fingerprint() == data.fingerprint()
+    save_file({"irreducible": torch.zeros(3)}, tmp_path / "free.safetensors")
+    with pytest.raises(UsageError, match="must say what it cost"):
+        Table(str(tmp_path / "free.safetensors")).cost(data.fingerprint())
+    with pytest.raises(UsageError, match=r"received .*nowhere; make one"):
+        Table(str(tmp_path / "nowhere")).cost("")
+    (tmp_path / "junk").write_text("junk")
+    with pytest.raises(UsageError, match="must be a safetensors file"):
+        Table(str(tmp_path / "junk")).cost("")
+
+
+def test_tables_are_found_in_wrappers_and_uncharged_losses_refused() -> None:
+    table = Table(None)
+    assert table_of(ExampleSelection(ReducibleLoss(0.5, table))) is table
+    assert table_of(ExampleSelection(Mixture(ReducibleLoss(0.5, table)))) is table
+    assert table_of(ExampleSelection(TopLoss(0.5))) is table_of(None) is None
+    with pytest.raises(UsageError, match="says what it cost"):
+        table_of(ExampleSelection(ReducibleLoss(0.5, torch.zeros(3))))
+
+
+def test_refused(application: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in [
+        ((), "received data.val_fraction=0.0; set it"),
+        (("cross_fit=true", "selection=top_loss"), "received selection=top_loss; leave it out"),
+        (("cross_fit=true", "data.drop_last=true", "data.batch_size=700"), "set data.drop_last=false"),
+    ]:
+        assert application("irreducible_loss", *arguments) == 2
+        assert message in capsys.readouterr().err
