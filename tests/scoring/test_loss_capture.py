@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from litselect.scoring import CaptureError, LossCapture, ScoringPass
 from litselect.scoring.loss_call import LOSSES
+from litselect.scoring.loss_observer import LossObserver
 from tests.scoring.loss_cases import CASES, CLASS_WEIGHT, Case, N, alone, real, some_ignored, unit, whole
 
 X, Y, Z, W = real(4), whole(4), real(3), unit(3)
@@ -24,8 +25,24 @@ pytestmark = pytest.mark.filterwarnings(
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
+class OnGraphs(LossObserver):
+    """Where a test's tensors have no graph, the losses begin one, as those of a network would."""
+
+    def _as_reduced(self, value: Tensor, own: Tensor, *, is_sum: bool) -> Tensor:
+        value = value if value.requires_grad else value.clone().requires_grad_()
+        return super()._as_reduced(value, own, is_sum=is_sum)
+
+    def _as_elements(self, elements: Tensor) -> Tensor:
+        return super()._as_elements(elements if elements.requires_grad else elements.clone().requires_grad_())
+
+
 def capture(step: Callable[[], Any], n: int = N) -> Tensor:
+    """What the scoring pass captures, which the training pass must overhear as well."""
     losses = LossCapture(n).run(step)
+    observer = OnGraphs(n)
+    observer.watch(step)
+    assert observer.scores is not None
+    torch.testing.assert_close(observer.scores.losses, losses, equal_nan=True)
     assert losses is not None
     assert losses.dtype is torch.float32
     assert losses.shape == (n,)
@@ -71,8 +88,9 @@ def test_loss_modules(case: Case, reduction: str) -> None:
 def test_the_step_sees_the_plain_value(case: Case) -> None:
     for reduction in ("mean", "sum", "none"):
         seen = []
-        capture(lambda r=reduction, seen=seen: [seen.append(case(r)), seen[0].mean()][1])
-        assert torch.equal(seen[0].detach(), case(reduction))
+        capture(lambda r=reduction, seen=seen: [seen.append(case(r)), seen[-1].mean()][1])
+        for value in seen:  # scored and trained
+            assert torch.equal(value.detach(), case(reduction))
 
 
 @pytest.mark.parametrize("flattened", [False, True])
@@ -285,7 +303,7 @@ def test_backward_ends_the_pass(backward: Any) -> None:
         after.append("went on")
 
     close(capture(step), 2 * CE)
-    assert not after
+    assert after == ["went on"]  # when it was trained
 
 
 # ---------------------------------------------------------------------- what can't be captured

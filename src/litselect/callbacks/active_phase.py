@@ -72,12 +72,38 @@ class ActivePhase:
 
     def active(self, trainer: Trainer) -> bool:
         """Whether the batch that has just arrived is selected from."""
-        epochs, progress = self._epochs(trainer), self.progress(trainer)
+        return self._active(self._epochs(trainer), self.progress(trainer), trainer.fit_loop.epoch_loop.total_batch_idx)
+
+    def active_at(self, trainer: Trainer, place: int, length: int) -> bool:
+        """Whether a batch that is not loaded yet will be selected from.
+
+        Args:
+            trainer: in the epoch of that batch.
+            place: the batch's place in the epoch.
+            length: the number of batches in an epoch.
+        """
+        return self._active(*self._at(trainer, place, length), trainer.current_epoch * length + place)
+
+    def progress_at(self, trainer: Trainer, place: int, length: int) -> float:
+        """The fraction of training that lies behind a batch that is not loaded yet; 0 where the length is not known."""
+        return self._at(trainer, place, length)[1] or 0.0
+
+    def _at(self, trainer: Trainer, place: int, length: int) -> tuple[float, float | None]:
+        epochs = trainer.current_epoch + place / max(1, length)
+        known: list[float] = []
+        if trainer.max_steps > 0:  # as many as batches: how many steps will be made by then is not known
+            batches = trainer.max_steps * trainer.accumulate_grad_batches
+            known.append(min(1.0, (trainer.current_epoch * length + place) / batches))
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            known.append(epochs / trainer.max_epochs)
+        return epochs, max(known, default=None)
+
+    def _active(self, epochs: float, progress: float | None, batches: int) -> bool:
         if isinstance(self.warmup, str):  # "auto"
             warming_up = epochs < 1 and (progress is None or progress < 0.1)
         else:
             warming_up = epochs < self.warmup
-        if warming_up or trainer.fit_loop.epoch_loop.total_batch_idx < self.warmup_steps:
+        if warming_up or batches < self.warmup_steps:
             return False
         progress = progress or 0.0
         after_start = (progress if isinstance(self.start, float) else epochs) >= self.start

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - the base of all of them
 
 from litselect.callbacks.active_phase import ActivePhase
 from litselect.callbacks.callback_base import CallbackBase
 from litselect.callbacks.counters import Counters
+from litselect.callbacks.early_choice import EarlyChoice
+from litselect.callbacks.example_memory import ExampleMemory
 from litselect.callbacks.nonfinite import POLICIES, Policy
 from litselect.callbacks.refill_queue import RefillQueue
 from litselect.callbacks.requirements import check_fit, declared_batch_size, warn_of_long_schedule
@@ -21,14 +25,16 @@ from litselect.callbacks.run_state import (
     selector_name,
     settle_progress,
 )
+from litselect.callbacks.score_plan import REMEMBERED, ScorePlan
 from litselect.callbacks.selection_log import log_batch, log_epoch
 from litselect.callbacks.selection_session import SelectionSession
-from litselect.scoring import ScoringPass
+from litselect.scoring import Ledger, ScoringPass
 from litselect.selectors import Selector
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
+    from litselect.callbacks.example_memory import FindIds
     from litselect.scoring.scoring_pass import LossFunction
 
 
@@ -58,15 +64,27 @@ class ExampleSelection(CallbackBase):
 
     Args:
         selector: which rows.
-        scoring: how the scores are computed; by default ``ScoringPass()``.
+        scoring: how the scores are computed; by default ``ScoringPass()``. ``"ledger"`` selects by the losses that
+            training computed anyway, without any scoring pass: the first epoch trains everything, then an example
+            ranks by its last known loss, among all examples of the data set.
         loss_fn: ``loss_fn(module, batch) -> Tensor[N]``, where the losses can't be captured from ``training_step``
             and the module has no ``example_losses(batch)``.
         refill: collect the chosen rows of several batches until a full training batch (the DataLoader's batch size)
             exists. Batches in between are true skips: they make no step, and ``max_steps``, step schedulers and
             ``ModelCheckpoint(every_n_train_steps)`` count only real ones. What waits at the end of an epoch is trained
             in the next one; what waits at the end of training is dropped.
+        rescore_every: score everything in every n-th epoch only, and select by those losses in between (Stale
+            Selective-Backprop).
+        max_age: do not score an example again whose last known loss, from scoring or from training, is at most so many
+            epochs old; 0 scores every batch.
+        ledger: remember the losses of every example even where selection needs no memory, see `ledger`.
+        ids: ``ids(batch) -> Tensor[N]``, the position of each example in the data set, where it can't be read off the
+            DataLoader's batch sampler.
+        skip_loading: whether rows are chosen before they are loaded, wherever the scores are known by then: the others
+            are neither decoded nor moved, and hooks get the chosen rows alone. By default, where scores come from the
+            ledger and `ids` is not given.
         warmup: how many epochs at the beginning train on everything; 0.5 is half an epoch, ``"auto"`` one epoch or a
-            tenth of the training, whichever is shorter.
+            tenth of the training, whichever is shorter. By default 0; with ``scoring="ledger"`` both mean 1.
         warmup_steps: the same in incoming batches.
         start: selection is on from here: a ``float`` is a fraction of training, an ``int`` a number of epochs.
         end: and until here.
@@ -92,10 +110,15 @@ class ExampleSelection(CallbackBase):
         self,
         selector: Selector,
         *,
-        scoring: ScoringPass | None = None,
+        scoring: ScoringPass | Literal["ledger"] | None = None,
         loss_fn: LossFunction | None = None,
         refill: bool = False,
-        warmup: float | Literal["auto"] = 0,
+        rescore_every: int = 1,
+        max_age: int = 0,
+        ledger: bool = False,
+        ids: FindIds | None = None,
+        skip_loading: bool | None = None,
+        warmup: float | Literal["auto"] | None = None,
         warmup_steps: int = 0,
         start: float = 0.0,
         end: float = 1.0,
@@ -111,10 +134,18 @@ class ExampleSelection(CallbackBase):
         if nonfinite not in POLICIES:
             raise ValueError(f"Expected nonfinite to be one of {', '.join(POLICIES)}, but got {nonfinite!r}.")
         self.selector = selector
-        self.scoring = ScoringPass() if scoring is None else scoring
+        if scoring is None:
+            scoring = "ledger" if selector.remembers and rescore_every == 1 and max_age == 0 else ScoringPass()
+        self.plan = ScorePlan.of(scoring, rescore_every, max_age, ledger or bool(selector.needs & REMEMBERED))
+        self.scoring = scoring if isinstance(scoring, ScoringPass) else ScoringPass()
+        self.ids = ids
+        self.skip_loading = skip_loading
+        self.memory: ExampleMemory | None = None
         self.loss_fn = loss_fn
         self.refill = refill
-        self.phase = ActivePhase(warmup, warmup_steps, start, end)
+        if self.plan.free and warmup in (None, "auto"):
+            warmup = 1  # there is nothing to select by before
+        self.phase = ActivePhase(warmup or 0, warmup_steps, start, end)
         self.across_ranks = across_ranks
         self.nonfinite: Policy = nonfinite
         self.prog_bar = prog_bar
@@ -137,6 +168,7 @@ class ExampleSelection(CallbackBase):
             self._rank, self._world_size, self._resumed = trainer.global_rank, trainer.world_size, False
             self.training_batch_size, self.checks, self.verified = 0, 0, False
             self.queue = RefillQueue()  # what an earlier fit left over may be rows of other data
+            self._remember(trainer, pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make sure that selection ends with the fit loop, whichever way that is left."""
@@ -168,6 +200,8 @@ class ExampleSelection(CallbackBase):
                 "on from it, selection starts afresh.",
                 stacklevel=2,
             )
+        if self.memory is not None:
+            self.memory.ledger.to(pl_module.device)
         self._session = session = SelectionSession(self, trainer, pl_module)
         self._device = pl_module.device
 
@@ -178,6 +212,12 @@ class ExampleSelection(CallbackBase):
             self._place_selector(trainer)  # whose default seed is that of the stream which has just been resumed
 
         session.patch.once(trainer.strategy, "on_train_start", begin)  # after everybody else's hook, which may draw
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the ranks tell each other what they know, and rank it."""
+        if self.memory is not None:
+            step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+            self.memory.begin_epoch(trainer.current_epoch, step, self.phase.active(trainer), pl_module.device)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
         """Look at the loss of batches that are not scored, under automatic and manual optimization alike."""
@@ -205,6 +245,8 @@ class ExampleSelection(CallbackBase):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take back `on_fit_start`, in case that the loop was never reached."""
         vars(trainer.fit_loop).pop("run", None)
+        if self.memory is not None:
+            self.memory.detach()
 
     # ------------------------------------------------------------------ state
 
@@ -217,6 +259,7 @@ class ExampleSelection(CallbackBase):
             "selector": selector_name(self.selector),
             "across_ranks": self.across_ranks,
             "ranks": gather_ranks(own_state(self, self._session and self._session.module, self._device)),
+            "memory": None if self.memory is None else self.memory.state_dict(self._device),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -228,6 +271,9 @@ class ExampleSelection(CallbackBase):
         self.training_batch_size = state["training_batch_size"]
         if state["selector"] is not None:
             self.selector.load_state_dict(state["selector"])
+        if self.memory is not None and (remembered := state_dict.get("memory")) is not None:
+            self.memory.load_state_dict(remembered)
+            self.memory.ranks.load_state_dict(state["loss_ranks"])
         self._loaded = state if state["streams"] is not None else None
         self._resumed = True
 
@@ -239,7 +285,34 @@ class ExampleSelection(CallbackBase):
         elif trainer.world_size > 1:
             self.selector.default_seed = trainer.strategy.broadcast(torch.initial_seed())
 
+    def _remember(self, trainer: Trainer, module: LightningModule) -> None:
+        """Prepare the ledger, before the loaders are made. A fit that goes on with the same Trainer keeps it."""
+        if not self.plan.needs_ledger and not self.skip_loading:
+            return
+        going_on = self.memory is not None and trainer.fit_loop.epoch_progress.current.ready > 0
+        early = self.skip_loading
+        if early is None:
+            early = (self.plan.free or self.plan.rescore_every > 1) and self.ids is None
+        minimum = 2 if any(isinstance(child, _BatchNorm) for child in module.modules()) else 1
+        memory = ExampleMemory(
+            self.plan if going_on else replace(self.plan, scored_epoch=None),
+            self.ids,
+            EarlyChoice(self, trainer, minimum) if early else None,
+        )
+        if going_on:
+            memory.take_over(cast("ExampleMemory", self.memory))
+        self.memory = memory
+        self._place_selector(trainer)
+        memory.attach(trainer)
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """What is remembered of every example, where something is: from the first fit on."""
+        return None if self.memory is None else self.memory.ledger
+
     def _close(self) -> None:
+        if self.memory is not None:
+            self.memory.detach()
         if self._session is not None:
             self._session.close()
             self._session = None

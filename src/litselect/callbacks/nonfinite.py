@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any, Literal, cast
 
 import torch
+from torch import Tensor
 
-from litselect.scoring import Scores
 from litselect.selectors import Selection, Selector
 
 Policy = Literal["raise", "drop", "train"]
 POLICIES: tuple[Policy, ...] = ("raise", "drop", "train")
 
 
-def select_finite(selector: Selector, scores: Scores, k: int, policy: Policy) -> Selection:
+def select_finite(selector: Selector, scores: dict[str, Any], k: int, policy: Policy) -> Selection:
     """Let `selector` choose among the finite rows alone; the others are never trained, or first of all.
 
     Makes the host wait for the device, which ``"raise"`` does not: that one is left to `FiniteGuard`.
@@ -22,8 +22,8 @@ def select_finite(selector: Selector, scores: Scores, k: int, policy: Policy) ->
         FloatingPointError: if rows are dropped and none is left.
     """
     if policy == "raise":
-        return selector(k=k, **cast("Any", scores.given()))
-    finite = scores.losses.isfinite()
+        return selector(k=k, **scores)
+    finite = cast("Tensor", scores["losses"]).isfinite()
     good, bad = finite.nonzero().squeeze(1), finite.logical_not().nonzero().squeeze(1)
     forced = bad[:k] if policy == "train" else bad[:0]
     wanted = min(k - len(forced), len(good))
@@ -34,7 +34,10 @@ def select_finite(selector: Selector, scores: Scores, k: int, policy: Policy) ->
                 "The model has diverged, or the data is broken."
             )
         return Selection.of(forced)
-    chosen = selector(k=wanted, **cast("Any", {name: values[good] for name, values in scores.given().items()}))
+    part: dict[str, Any] = {
+        name: values[good] if isinstance(values, Tensor) else values for name, values in scores.items()
+    }
+    chosen = selector(k=wanted, **part)
     rows = torch.cat([forced, good[chosen.indices]])
     if chosen.weights is None:
         return Selection.of(rows)

@@ -8,6 +8,9 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from litselect.callbacks.score_plan import REMEMBERED
+from litselect.scoring.scoring_pass import is_compiled
+
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
@@ -39,17 +42,66 @@ def check_fit(callback: ExampleSelection, trainer: Trainer, module: LightningMod
             f"{name}(across_ranks=True) takes every rank for a share of the data, but of {trainer.world_size} ranks "
             f"only {replicas} get data of their own (tensor parallelism). Use across_ranks=False."
         )
-    provided = {"losses"} if callback.across_ranks else {"losses", "logits", "targets"}
-    if unknown := sorted(callback.selector.needs - provided):
-        raise ValueError(
-            f"{callback.selector!r} needs {', '.join(unknown)}, but {name} provides {', '.join(sorted(provided))}. "
-            "Use a selector that needs no more."
-        )
+    _check_provided(callback)
+    _check_memory(callback, module)
     parameters = inspect.signature(module.training_step).parameters
     if "dataloader_iter" in parameters:
         raise ValueError(
             f"{type(module).__name__}.training_step takes a `dataloader_iter` and fetches its own batches, so there is "
             "no batch to select from. Let it take `batch`."
+        )
+
+
+def _check_provided(callback: ExampleSelection) -> None:
+    """Refuse a selector that needs what no one knows."""
+    name, plan = type(callback).__name__, callback.plan
+    if callback.across_ranks:
+        provided, remedy = {"losses"}, "Use a selector that needs no more, or across_ranks=False."
+    elif plan.free or plan.max_age or plan.rescore_every > 1:
+        provided = {"losses", *REMEMBERED}
+        remedy = "Score every batch (scoring=ScoringPass(), rescore_every=1, max_age=0), or use another selector."
+    else:
+        provided, remedy = {"losses", "logits", "targets", *REMEMBERED}, "Use a selector that needs no more."
+    if unknown := sorted(callback.selector.needs - provided):
+        raise ValueError(
+            f"{callback.selector!r} needs {', '.join(unknown)}, but {name} provides {', '.join(sorted(provided))} "
+            f"as it is set. {remedy}"
+        )
+
+
+def _check_memory(callback: ExampleSelection, module: LightningModule) -> None:
+    """Refuse settings under which there is nothing to remember, or no one to choose early."""
+    name, plan, early = type(callback).__name__, callback.plan, callback.skip_loading
+    if plan.needs_ledger and callback.across_ranks:
+        raise ValueError(
+            f"{name}(across_ranks=True) chooses from what all ranks have just scored, but a ledger is asked for "
+            "(scoring='ledger', rescore_every, max_age, ledger, or a selector that needs one). A ledger is shared by "
+            "all ranks anyway, at every epoch: use across_ranks=False."
+        )
+    if early and (callback.ids is not None or callback.across_ranks):
+        raise ValueError(
+            f"{name}(skip_loading=True) chooses when the batch sampler sends for a batch, but ids= looks for ids in "
+            "the loaded batch, and across_ranks=True compares loaded batches. Leave skip_loading out."
+        )
+    if early and callback.selector.needs and not (plan.free or plan.rescore_every > 1):
+        raise ValueError(
+            f"{name}(skip_loading=True) chooses before rows are loaded, but {callback.selector!r} needs "
+            f"{', '.join(sorted(callback.selector.needs))}, which is known only after they are scored. "
+            'Use scoring="ledger" or rescore_every, or leave skip_loading out.'
+        )
+    if not plan.overhears:
+        return
+    given = "loss_fn" if callback.loss_fn is not None else "example_losses"
+    if callback.loss_fn is not None or callable(getattr(module, "example_losses", None)):
+        raise ValueError(
+            f"{name} takes the losses of trained rows from what training_step computes (scoring='ledger' and max_age "
+            f"do), but {given} says that they are computed otherwise. Use rescore_every=2, which scores with {given}."
+        )
+    if is_compiled(module):
+        raise ValueError(
+            f"{name} takes the losses of trained rows from what training_step computes (scoring='ledger' and max_age "
+            f"do), but {type(module).__name__} is compiled, and compiled code computes them unseen. Use "
+            "rescore_every=2, or compile the parts that do not compute the loss inside training_step."
         )
 
 

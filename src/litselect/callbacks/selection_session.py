@@ -19,7 +19,7 @@ from litselect.callbacks.quiet import quiet
 from litselect.callbacks.rank_pool import all_ready, select_share
 from litselect.callbacks.requirements import check_accumulation, declared_batch_size
 from litselect.callbacks.stopwatch import Stopwatch
-from litselect.scoring import CaptureError, LossWeights, Scores
+from litselect.scoring import CaptureError, LossObserver, LossWeights, Scores
 from litselect.scoring.rows import count_rows, take_rows
 
 if TYPE_CHECKING:
@@ -34,11 +34,18 @@ _CHECKS = 10  # batches after which a check that settles nothing (of two rows, s
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the training step gets: a batch of so many rows, their weights and a factor of the loss, if any."""
+    """What the training step gets: a batch of so many rows.
+
+    Args:
+        batch: the rows.
+        rows: how many.
+        extras: of each row, what there is of ``weights`` of the loss, ``ids`` and ``inclusion`` probability.
+        factor: of the loss.
+    """
 
     batch: Any
     rows: int
-    weights: Tensor | None = None
+    extras: dict[str, Tensor]
     factor: float = 1.0
 
 
@@ -57,8 +64,11 @@ class SelectionSession:
         self.scores: Scores | None = None  # of the newest batch, for the log
         self.selection: Selection | None = None
         self.candidates = 0
+        self._memory = callback.memory
         self._watch = Stopwatch(callback.counters, module.device)
         self._chosen: Chosen | None = None
+        self._ids: Tensor | None = None  # of the newest batch's candidates
+        self._heard: Scores | None = None  # the losses of its training step
         self._selecting = False
         self._rank = trainer.global_rank
         self._batch_size = declared_batch_size(trainer)
@@ -78,28 +88,35 @@ class SelectionSession:
         counters.trained += 0 if self._chosen is None else self._chosen.rows
         counters.steps += self.trainer.global_step - self._optimizer_steps
         self._optimizer_steps = self.trainer.global_step
-        self._chosen = None  # free its memory
+        if self._memory is not None and self._chosen is not None:
+            extras = self._chosen.extras
+            self._memory.trained(extras["ids"], self._heard, self._step, extras.get("inclusion"))
+        self._chosen = self._heard = None  # free their memory
 
     # ------------------------------------------------------------------ before the step
 
     def _choose(self, batch: Any, batch_idx: int) -> bool:
         self._watch.start()
+        callback, memory = self.callback, self._memory
         n = self.candidates = count_rows(batch, self._batch_size)
-        self.callback.counters.seen += n
+        self._ids, self.scores, self.selection, self._heard = None, None, None, None
+        if memory is not None:
+            self._ids, self.selection = memory.arrive(self.trainer, batch, batch_idx, n)
+            self.candidates = len(self._ids)
+        callback.counters.seen += self.candidates
         # A pass without backward (StochasticWeightAveraging) gathers batch statistics: those of all rows.
         passive = cast("Any", self.trainer.fit_loop)._skip_backward
-        self._selecting = self.callback.phase.active(self.trainer) and not passive
-        self.callback.selector.progress = self.callback.phase.progress(self.trainer) or 0.0
-        looks = self.callback.selector.wants_scores
-        self.scores, self.selection = None, None
-        if looks and (self._selecting or not self.callback.verified):
-            self.scores = self._score(batch, batch_idx, n)
+        self._selecting = self.selection is not None or (callback.phase.active(self.trainer) and not passive)
+        callback.selector.at(
+            callback.phase.progress(self.trainer) or 0.0, self.trainer.current_epoch, self.trainer.max_epochs
+        )
+        known = self._look(batch, batch_idx, n)
         self._watch.lap("scoring_seconds")
         # A step that returned None declined the batch: it gets the chance to do so again.
-        selectable = self._selecting and (self.scores is not None or not looks)
-        self._chosen = self._select(batch, n) if selectable else Chosen(batch, n)
+        selectable = self._selecting and known is not None
+        self._chosen = self._select(batch, n, known or {}) if selectable else Chosen(batch, n, _present(ids=self._ids))
         self._watch.lap("selection_seconds")
-        self.callback.skipped = self._chosen is None
+        callback.skipped = self._chosen is None
         if self._chosen is None:
             return False
         if self._chosen.batch is not batch:
@@ -107,8 +124,42 @@ class SelectionSession:
             results.batch, results.batch_size = self._chosen.batch, None
         return True
 
-    def _score(self, batch: Any, batch_idx: int, n: int) -> Scores | None:
-        """Losses of all candidates; on the first batch, checked to belong to their rows."""
+    def _look(self, batch: Any, batch_idx: int, n: int) -> dict[str, Any] | None:
+        """What is known of the candidates, from a scoring pass, the ledger or both; None where the step declined."""
+        callback, memory, ids = self.callback, self._memory, self._ids
+        looks = callback.selector.wants_scores
+        if memory is None or ids is None:
+            if not looks or (callback.verified and not self._selecting):
+                return {}
+            self.scores = self._score(batch, batch_idx, n)
+            return None if self.scores is None else self.scores.given()
+        memory.ledger.see(ids)
+        source = memory.plan.source(self.trainer.current_epoch)
+        chooses = looks and self._selecting and self.selection is None
+        if not callback.verified and (looks or memory.plan.overhears) and (source == "ledger" or not chooses):
+            self._score(batch, batch_idx, n, counted=False)  # a check of the capture, whose scores no one needs
+        if not chooses:
+            return {}
+        if source == "ledger":
+            return memory.known.of(ids)
+        rows = memory.outdated(ids) if source == "aged" else None
+        if rows is None:
+            scores = self.scores = self._score(batch, batch_idx, n)
+        elif len(rows):
+            scores = self._score(take_rows(batch, rows, n), batch_idx, len(rows))
+        else:
+            return memory.known.of(ids)
+        if scores is None:
+            return None
+        return memory.refreshed(ids, rows, scores, self._step, callback.selector.needs)
+
+    @property
+    def _step(self) -> int:
+        """The number of the present batch, counted over all epochs."""
+        return self.trainer.fit_loop.epoch_loop.total_batch_idx
+
+    def _score(self, batch: Any, batch_idx: int, n: int, *, counted: bool = True) -> Scores | None:
+        """Losses of `n` rows; on the first batch, checked to belong to their rows."""
         callback, trainer, module = self.callback, self.trainer, self.module
         build_arguments = cast("Any", trainer.fit_loop.epoch_loop)._build_kwargs
 
@@ -124,30 +175,34 @@ class SelectionSession:
                     module, batch, n, scores.losses, step=step, loss_fn=callback.loss_fn, gradients=manual
                 )
                 callback.verified = settled or callback.checks == _CHECKS
+                if self._memory is not None:
+                    self._memory.check(scores)
         if scores is None and manual:
             raise CaptureError(
                 f"{type(module).__name__} optimizes manually, but its training_step ended before a backward was seen. "
                 "Call `self.manual_backward(loss)`, or define `example_losses(self, batch)`."
             )
-        if scores is not None and (missing := sorted(callback.selector.wants - scores.given().keys())):
+        wanted = callback.selector.wants & {"logits", "targets"}
+        if scores is not None and (missing := sorted(wanted - scores.given().keys())):
             raise CaptureError(
                 f"{callback.selector!r} needs {' and '.join(missing)}, which are read off the cross-entropy that "
                 f"training_step computes, but {type(module).__name__} computes none over {n} rows of logits (or has "
                 "`example_losses`). Use torch.nn.functional.cross_entropy, or a selector that looks at losses."
             )
-        callback.counters.scored += n
+        callback.counters.scored += n * counted
         if scores is not None and callback.nonfinite == "raise":
             self.guard.look(scores.losses, f"the scores of batch {batch_idx}")
         return scores
 
-    def _select(self, batch: Any, n: int) -> Chosen | None:
+    def _select(self, batch: Any, n: int, known: dict[str, Any]) -> Chosen | None:
         callback, factor = self.callback, 1.0
         least = 0 if callback.refill else min(self._minimum, n)  # a queue takes what comes: its batches are full
+        if self.selection is not None:  # before it was loaded
+            return self._take(batch, n, self.selection, factor, loaded=True)
         if callback.across_ranks and self.trainer.world_size > 1:
-            losses = torch.zeros(n, device=self.module.device) if self.scores is None else self.scores.losses
-            scored = self.scores is not None
+            losses = known.get("losses", torch.zeros(n, device=self.module.device))
             share = select_share(
-                lambda everyone: self._call_selector(Scores(everyone) if scored else None, everyone.numel()),
+                lambda everyone: self._call_selector({"losses": everyone} if known else {}, everyone.numel()),
                 losses,
                 self._rank,
                 least,
@@ -156,39 +211,46 @@ class SelectionSession:
                 return None
             selection, factor = share.selection, share.factor
         else:
-            selection = self._call_selector(self.scores, n)
+            selection = self._call_selector(known, n)
             freely = callback.selector.probabilistic and not callback.refill
             if freely and not self._agree(len(selection) >= least):
                 return None
         self.selection = selection
-        if self.callback.refill:
-            return self._refill(batch, n, selection)
-        if len(selection) == n and selection.weights is None and factor == 1:
-            return Chosen(batch, n)  # the very object: training is what it would be without selection
-        return Chosen(take_rows(batch, selection.indices, n), len(selection), selection.weights, factor)
+        return self._take(batch, n, selection, factor)
 
-    def _call_selector(self, scores: Scores | None, n: int) -> Selection:
+    def _take(self, batch: Any, n: int, selection: Selection, factor: float, *, loaded: bool = False) -> Chosen | None:
+        """The chosen rows, or the batch itself where it is `loaded` with nothing else."""
+        ids = None if self._ids is None else self._ids[selection.indices.to(self._ids.device)]
+        heard = self._memory is not None and self._memory.plan.overhears
+        extras = _present(weights=selection.weights, ids=ids, inclusion=selection.inclusion if heard else None)
+        extras = {name: values.to(self.module.device, non_blocking=True) for name, values in extras.items()}
+        rows = torch.arange(n) if loaded else selection.indices
+        if self.callback.refill:
+            return self._refill(batch, n, rows, extras)
+        if loaded or (len(selection) == n and selection.weights is None and factor == 1):
+            return Chosen(batch, n, extras)  # the very object: training is what it would be without selection
+        return Chosen(take_rows(batch, rows, n), len(rows), extras, factor)
+
+    def _call_selector(self, known: dict[str, Any], n: int) -> Selection:
         selector = self.callback.selector
         k = max(selector.count(n), min(self._minimum, n))
-        if scores is None or not selector.needs:
+        if not known or not selector.needs:
             return selector(candidates=n, k=k)
-        return select_finite(selector, scores, k, self.callback.nonfinite)
+        return select_finite(selector, known, k, self.callback.nonfinite)
 
-    def _refill(self, batch: Any, n: int, selection: Selection) -> Chosen | None:
+    def _refill(self, batch: Any, n: int, rows: Tensor, extras: dict[str, Tensor]) -> Chosen | None:
         """Collect the chosen rows; answer with a full training batch once every rank has one."""
         queue = self.callback.queue
         check_accumulation(self.callback, self.trainer)  # again: it can be scheduled
         size = self.callback.training_batch_size = max(self.callback.training_batch_size, n)
-        candidates: tuple[Any, ...] = (batch,)
-        if selection.weights is not None:
-            candidates = (
-                batch,
-                selection.weights.new_zeros(n).index_copy(0, selection.indices, selection.weights),
-            )
-        queue.push(candidates, n, selection.indices)
+        columns = {
+            name: values.new_zeros(n).index_copy(0, rows.to(values.device), values) for name, values in extras.items()
+        }
+        candidates = (batch, columns) if columns else (batch,)
+        queue.push(candidates, n, rows)
         if self._agree(len(queue) >= size):
-            rows, *weights = queue.pop(size, candidates, n)
-            return Chosen(rows, size, *weights)
+            full, *found = queue.pop(size, candidates, n)
+            return Chosen(full, size, *found or [{}])
         dropped = queue.dropped
         queue.limit(_QUEUE_LIMIT * size)
         if queue.dropped and not dropped:
@@ -211,18 +273,34 @@ class SelectionSession:
     def _train(self, training_step: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         chosen = cast("Chosen", self._chosen)
         args = (chosen.batch, *args[1:])
-        if chosen.weights is not None:
-            with torch.compiler.set_stance("force_eager"), LossWeights(chosen.weights) as weights:
-                output = training_step(*args)
-            declined = output is None and self.module.automatic_optimization
-            if not weights.applied and not declined:
-                raise CaptureError(
-                    f"{self.callback.selector!r} weighs each example's loss, but no loss function of torch was called "
-                    "in training_step to weigh. Compute the loss with torch.nn.functional or one of torch's loss "
-                    "modules, or use a selector without weights."
-                )
-            return _scaled(output, chosen.factor)
-        return _scaled(training_step(*args), chosen.factor)
+        weights = chosen.extras.get("weights")
+        if weights is None:
+            return _scaled(self._step_on(training_step, args, chosen), chosen.factor)
+        with torch.compiler.set_stance("force_eager"), LossWeights(weights) as mode:
+            output = self._step_on(training_step, args, chosen)
+        declined = output is None and self.module.automatic_optimization
+        if not mode.applied and not declined:
+            raise CaptureError(
+                f"{self.callback.selector!r} weighs each example's loss, but no loss function of torch was called "
+                "in training_step to weigh. Compute the loss with torch.nn.functional or one of torch's loss "
+                "modules, or use a selector without weights."
+            )
+        return _scaled(output, chosen.factor)
+
+    def _step_on(self, training_step: Callable[..., Any], args: tuple[Any, ...], chosen: Chosen) -> Any:
+        """Run the step, overhearing its losses where the ledger takes them: of several closures, those of the first."""
+        if self._memory is None or not self._memory.plan.overhears or self._heard is not None:
+            return training_step(*args)
+        observer = LossObserver(chosen.rows)
+        output = observer.watch(lambda: training_step(*args))
+        if observer.scores is None and not (output is None and self.module.automatic_optimization):
+            raise CaptureError(
+                f"The ledger takes the losses that training computes, but none could be told apart in "
+                f"{type(self.module).__name__}.training_step. Compute the loss with torch.nn.functional or one of "
+                "torch's loss modules, or let a scoring pass compute it: scoring=ScoringPass(), or rescore_every=2."
+            )
+        self._heard = observer.scores
+        return output
 
     def look_at_loss(self, loss: Tensor) -> None:
         """While all rows are trained there are no scores: a NaN in any row shows in the loss."""
@@ -239,3 +317,8 @@ def _scaled(output: Any, factor: float) -> Any:
         results = cast("dict[str, Any]", output)
         return {**results, "loss": results["loss"] * factor}
     return output * factor
+
+
+def _present(**values: Tensor | None) -> dict[str, Tensor]:
+    """Those that are there."""
+    return {name: value for name, value in values.items() if value is not None}

@@ -22,7 +22,7 @@ from litselect.scoring.row_order import MEANS, is_total, keeps_rows, tensors_of
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-_BACKWARD: Final = cast("Any", Tensor).backward
+BACKWARD: Final = cast("Any", Tensor).backward
 _DIVISIONS: Final = frozenset(
     {torch.div, torch.true_divide, Tensor.div, Tensor.true_divide, Tensor.div_, Tensor.true_divide_}
 )
@@ -111,7 +111,7 @@ class LossCapture(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in LOSSES:
             return self._loss(func, args, kwargs)
-        if func is _BACKWARD:
+        if func is BACKWARD:
             raise StepDone(cast("Tensor", args[0]))
         if not self._reduced and not self._elements:
             return func(*args, **kwargs)
@@ -121,12 +121,13 @@ class LossCapture(TorchFunctionMode):
         return self._derived(func, args, kwargs)
 
     def _loss(self, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        call = LossCall.parse(function, args, kwargs)
-        elements = call.elements()
+        call, elements = self._parse(function, args, kwargs)
         rows = self._rows(elements)
         self.seen.append(f"{function.__name__}{tuple(elements.shape)}")
         if rows is None:
-            return function(*args, **kwargs)  # not one value per example: a constant of the batch
+            return (
+                elements if call.reduction == "none" else function(*args, **kwargs)
+            )  # not one value per example: a constant of the batch
         if self.logits is None and function is F.cross_entropy:
             self._keep_logits(call.arguments["input"], call.arguments["target"])
         if call.reduction == "none":
@@ -143,6 +144,13 @@ class LossCapture(TorchFunctionMode):
         else:
             own = rows.sum(1) / counts.reshape(self.n, -1).sum(1).clamp_min(1)
         return self._as_reduced(function(*args, **kwargs), own, is_sum=call.reduction == "sum")
+
+    def _parse(
+        self, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[LossCall, Tensor]:
+        """A call, and the loss before any reduction."""
+        call = LossCall.parse(function, args, kwargs)
+        return call, call.elements()
 
     def _keep_logits(self, logits: Tensor, targets: Tensor) -> None:
         if logits.ndim == 2 and logits.shape[0] == self.n:
@@ -166,13 +174,17 @@ class LossCapture(TorchFunctionMode):
             id(arg) in self._sums for arg in tensors if isinstance(arg, Tensor) and arg.grad_fn is not None
         ):
             self._sums[id(result)] = result
-            if func in _DIVISIONS and id(args[0]) in self._sums and self._counts_examples(args[1]):
+            if self._makes_mean(func, args):
                 del self._sums[id(result)]
                 cast("Any", result).register_hook(self._times_n)
         return result
 
     def _times_n(self, derivative: Tensor) -> Tensor:
         return self.n * derivative
+
+    def _makes_mean(self, func: Any, args: tuple[Any, ...]) -> bool:
+        """Whether a sum is divided by the number of examples or of their elements."""
+        return func in _DIVISIONS and id(args[0]) in self._sums and self._counts_examples(args[1])
 
     def _counts_examples(self, divisor: Any) -> bool:
         """Whether a sum divided by this is a mean over the examples, or over their elements."""
@@ -212,7 +224,7 @@ class LossCapture(TorchFunctionMode):
     def _attribute(self, total: Tensor) -> Float[Tensor, " batch"]:
         leaves = [leaf for leaf, _ in self._reduced] + self._elements
         with torch.enable_grad():
-            found = torch.autograd.grad(total.sum(), leaves, allow_unused=True)
+            found = torch.autograd.grad(total, leaves, torch.ones_like(total), retain_graph=True, allow_unused=True)
         derivatives = cast("tuple[Tensor | None, ...]", found)
         losses = total.new_zeros(self.n, dtype=torch.float32, requires_grad=False)
         split = len(self._reduced)

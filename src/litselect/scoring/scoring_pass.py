@@ -168,7 +168,7 @@ class ScoringPass:
         if self.precision == "bf16":
             device = next((p.device.type for p in module.parameters()), "cpu")
             stack.enter_context(torch.autocast(device, torch.bfloat16))
-        if _is_compiled(module):
+        if is_compiled(module):
             # Capture reads the step's own Python, which a compiled graph no longer runs.
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         return stack
@@ -213,7 +213,7 @@ def _validated(losses: Any, n: int, source: str) -> Tensor:
     return losses.detach().float()
 
 
-def _is_compiled(module: nn.Module) -> bool:
+def is_compiled(module: nn.Module) -> bool:
     """Whether any part was compiled: by Lightning, as a wrapper, or in place."""
     return getattr(module, "_compiler_ctx", None) is not None or any(
         hasattr(child, "_orig_mod") or cast("Any", child)._compiled_call_impl is not None for child in module.modules()

@@ -1,0 +1,68 @@
+"""A choice among examples that are not loaded yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from litselect.selectors import Selection
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
+    from litselect.callbacks.example_selection import ExampleSelection
+
+
+class EarlyChoice:
+    """Chooses rows by what the ledger knew when the epoch began, so that the others are never decoded or moved.
+
+    What is drawn for a batch belongs to its epoch and its place, so neither the number of workers nor how far ahead
+    they are changes the choice.
+
+    Args:
+        callback: settings and selector.
+        trainer: whose epoch it is.
+        minimum: fewest rows that make a batch.
+    """
+
+    def __init__(self, callback: ExampleSelection, trainer: Trainer, minimum: int) -> None:
+        self._callback, self._trainer, self._minimum = callback, trainer, minimum
+
+    def __call__(self, place: int, length: int, ids: list[int]) -> Selection | None:
+        """The rows of a batch that are to be loaded; None for all.
+
+        Args:
+            place: of the batch in its epoch.
+            length: how many batches the epoch has.
+            ids: of the candidates.
+        """
+        callback, trainer = self._callback, self._trainer
+        memory, selector, epoch = callback.memory, callback.selector, trainer.current_epoch
+        selector.at(callback.phase.progress_at(trainer, place, length), epoch, trainer.max_epochs)
+        passive = cast("Any", trainer.fit_loop)._skip_backward
+        if memory is None or passive or not callback.phase.active_at(trainer, place, length):
+            return None
+        known: dict[str, Any] = {}
+        if selector.wants_scores:
+            if memory.plan.source(epoch) != "ledger":
+                return None
+            known = memory.known.of(torch.tensor(ids))
+        if selector.default_seed is None:
+            selector.default_seed = memory.seed
+        selector.draw_for(epoch, place)
+        n = len(ids)
+        least = min(self._minimum, n)
+        selection = selector(k=max(selector.count(n), least), candidates=n, **known)
+        return selection if len(selection) >= least else self._topped_up(selection, least, n)
+
+    def _topped_up(self, selection: Selection, least: int, n: int) -> Selection:
+        """Of a probabilistic choice that makes no batch: random others beside it, since a loader can't skip one."""
+        chosen = selection.indices
+        others = torch.ones(n, dtype=torch.bool).index_fill(0, chosen, False).nonzero().squeeze(1)
+        order = self._callback.selector.uniform(len(others), torch.device("cpu")).argsort()
+        more = others[order[: least - len(chosen)]]
+        weights = selection.weights
+        if weights is not None:
+            weights = torch.cat([weights, weights.new_ones(len(more))])
+        return Selection.of(torch.cat([chosen, more]), weights)

@@ -1,0 +1,109 @@
+"""Which examples a batch holds, without changing data set, batch or collate function."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from torch.utils.data import DataLoader, IterableDataset
+
+from litselect.callbacks.tapped_sampler import Decide, Delivery, TappedIterator, TappedSampler
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
+REMEDY: Final = (
+    "Let the batch hold the ids of its examples (their positions in the data set), and pass "
+    "`ids=lambda batch: ...`, which finds them there."
+)
+
+
+class IdTap:
+    """Matches the index lists of a loader's batch sampler to the batches that arrive.
+
+    The loader iterates its batch sampler in the main process and delivers batches in that order, prefetched or not, so
+    the batch in place i has the indices in place i. The tap sits in the loader's instance until `close`.
+
+    Args:
+        decide: called for every batch before it is loaded, see `Decide`.
+    """
+
+    def __init__(self, decide: Decide) -> None:
+        self._decide = decide
+        self._tapped: list[tuple[Any, str, Any]] = []
+        self._iterator: TappedIterator | None = None
+        self._offset = 0
+
+    def open(self, loader: Any) -> None:
+        """Tap `loader`.
+
+        Raises:
+            ValueError: if its batches can't be matched to indices.
+        """
+        is_loader, iterate = _is_a(loader, DataLoader), cast("Any", type(loader)).__iter__
+        if not is_loader or iterate.__module__.partition(".")[0] not in ("torch", "torchdata"):
+            raise ValueError(
+                "The ids of examples are read off the batch sampler of a torch DataLoader, but the loader is a "
+                f"{type(loader).__name__}, which iterates in a way of its own. {REMEDY}"
+            )
+        if _is_a(loader.dataset, IterableDataset) or loader.batch_sampler is None:
+            raise ValueError(
+                "The ids of examples are indices of a map-style data set that a batch sampler puts together, but "
+                f"{type(loader.dataset).__name__} is iterated without one. {REMEDY}"
+            )
+        if not getattr(loader, "in_order", True):
+            raise ValueError(
+                "Batches are matched to indices by their order, but the DataLoader has in_order=False. Use "
+                f"in_order=True. Or: {REMEDY}"
+            )
+        if isinstance(loader.batch_sampler, TappedSampler):
+            return  # the same loader, asked for anew
+        tapped = TappedSampler(loader.batch_sampler, self._decide)
+        self._put(loader, "batch_sampler", tapped)
+        if (workers := getattr(loader, "_iterator", None)) is not None:  # persistent ones keep a sampler themselves
+            self._put(workers, "_index_sampler", tapped)
+
+    def _put(self, owner: Any, name: str, value: Any) -> None:
+        self._tapped.append((owner, name, owner.__dict__[name]))
+        owner.__dict__[name] = value  # not by assignment, which DataLoader forbids
+
+    def delivery(self, trainer: Trainer, batch_idx: int) -> Delivery:
+        """What was noted of the batch that has arrived.
+
+        Raises:
+            RuntimeError: if the batch did not come through the tap.
+        """
+        iterator = self._running(trainer)
+        if iterator is not self._iterator:
+            self._iterator, self._offset = iterator, batch_idx - iterator.first
+        place = batch_idx - self._offset
+        for passed in [earlier for earlier in iterator.deliveries if earlier < place]:
+            del iterator.deliveries[passed]  # of batches that a hook declined
+        delivery = iterator.deliveries.pop(place, None)
+        if delivery is None:
+            raise RuntimeError(f"Batch {batch_idx} arrived, but the batch sampler had not been asked for it. {REMEDY}")
+        return delivery
+
+    @staticmethod
+    def _running(trainer: Trainer) -> TappedIterator:
+        """The iterator that the present epoch reads: others may have been made by whoever looks at the data."""
+        loop: Any = trainer.fit_loop
+        running = getattr(getattr(loop._combined_loader, "_iterator", None), "iterators", [])
+        taps = [getattr(iterator, "_sampler_iter", None) for iterator in running]
+        if len(taps) != 1 or not isinstance(taps[0], TappedIterator):
+            raise RuntimeError(
+                f"Expected one DataLoader for training, whose batches can be matched to indices, but got {len(taps)} "
+                f"({', '.join(type(iterator).__name__ for iterator in running)}). {REMEDY}"
+            )
+        return taps[0]
+
+    def close(self) -> None:
+        """Put the samplers back."""
+        while self._tapped:
+            owner, name, value = self._tapped.pop()
+            owner.__dict__[name] = value
+        self._iterator = None
+
+
+def _is_a(value: Any, kind: type[Any]) -> bool:
+    """`isinstance`, which would make a type of unknown parameters of what is any type."""
+    return isinstance(value, kind)

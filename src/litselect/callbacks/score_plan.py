@@ -1,0 +1,88 @@
+"""Where the scores of a batch come from: a scoring pass, the ledger, or both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from litselect.scoring import ScoringPass
+
+Source = Literal["pass", "ledger", "aged"]
+"""A pass over all rows, none, or one over the rows whose last known loss is too old."""
+
+
+REMEMBERED: Final = frozenset({"ids", "percentiles", "confidences", "ages"})
+"""What only a ledger knows."""
+
+
+@dataclass
+class ScorePlan:
+    """Says for each epoch where scores come from.
+
+    Args:
+        free: from the losses that training computed anyway.
+        rescore_every: a scoring pass over everything every so many epochs, and the losses of that epoch in between.
+        max_age: a scoring pass over the examples whose last known loss is more than so many epochs old; 0 for all.
+        keeps: whether a ledger is kept in any case.
+        scored_epoch: the last epoch that was scored from beginning to end, under `rescore_every`.
+
+    Raises:
+        ValueError: if a number is out of range, or more than one of the three is asked for.
+    """
+
+    free: bool = False
+    rescore_every: int = 1
+    max_age: int = 0
+    keeps: bool = False
+    scored_epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.rescore_every < 1 or self.max_age < 0:
+            raise ValueError(
+                f"Expected rescore_every >= 1 and max_age >= 0, numbers of epochs, but got rescore_every="
+                f"{self.rescore_every!r} and max_age={self.max_age!r}. Leave them out to score every batch."
+            )
+        if (self.free + (self.rescore_every > 1) + (self.max_age > 0)) > 1:
+            raise ValueError(
+                'scoring="ledger", rescore_every > 1 and max_age > 0 are three answers to one question, where scores '
+                f"come from, but got scoring={'ledger' if self.free else 'a pass'!r}, rescore_every="
+                f"{self.rescore_every} and max_age={self.max_age}. Choose one."
+            )
+
+    @classmethod
+    def of(cls, scoring: Any, rescore_every: int, max_age: int, keeps: bool) -> ScorePlan:
+        """The plan that the settings of a callback ask for.
+
+        Raises:
+            TypeError: if `scoring` is nothing of the kind.
+        """
+        if not (isinstance(scoring, ScoringPass) or scoring == "ledger"):
+            raise TypeError(
+                f'Expected scoring to be a ScoringPass or "ledger", but got {scoring!r}. '
+                "Leave it out for a plain scoring pass."
+            )
+        return cls(scoring == "ledger", rescore_every, max_age, keeps)
+
+    @property
+    def needs_ledger(self) -> bool:
+        """Whether losses have to be remembered."""
+        return self.keeps or self.free or self.rescore_every > 1 or self.max_age > 0
+
+    @property
+    def overhears(self) -> bool:
+        """Whether the losses of trained rows enter the ledger: not those of Stale Selective-Backprop, as published."""
+        return self.free or self.max_age > 0
+
+    def source(self, epoch: int) -> Source:
+        """Where the scores of `epoch` come from."""
+        if self.free:
+            return "ledger"
+        if self.max_age:
+            return "aged"
+        stale = self.scored_epoch is not None and 0 < epoch - self.scored_epoch < self.rescore_every
+        return "ledger" if stale else "pass"
+
+    def begin_epoch(self, epoch: int, active: bool) -> None:
+        """Note whether all of `epoch` is going to be scored: it is if selection is `active` from its beginning."""
+        if self.rescore_every > 1 and active and self.source(epoch) == "pass":
+            self.scored_epoch = epoch

@@ -1,0 +1,109 @@
+"""A batch sampler that is listened to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from litselect.selectors import Selection
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What is known of a batch before it is loaded.
+
+    Args:
+        ids: of all candidates.
+        selection: which of them are loaded, where that was decided; otherwise all are.
+    """
+
+    ids: list[int]
+    selection: Selection | None = None
+
+    @property
+    def loaded(self) -> list[int]:
+        """The ids of the rows that arrive."""
+        if self.selection is None:
+            return self.ids
+        return [self.ids[i] for i in cast("list[int]", cast("Any", self.selection.indices).tolist())]
+
+
+Decide = Callable[[int, int, "list[int]"], "Selection | None"]
+"""Called with a batch's place in its epoch, the number of batches and the indices; which of them are to be loaded."""
+
+
+class TappedSampler:
+    """A batch sampler whose index lists are noted, and thinned out, on their way to the loader.
+
+    Its length and its other attributes are those of the sampler. Iterating it has no side effect: every iterator keeps
+    its own notes.
+
+    Args:
+        sampler: the loader's batch sampler.
+        decide: see `Decide`.
+    """
+
+    def __init__(self, sampler: Any, decide: Decide) -> None:
+        self.tapped = sampler
+        self._decide = decide
+
+    def __iter__(self) -> TappedIterator:
+        return TappedIterator(iter(self.tapped), len(self), self._decide)
+
+    def __len__(self) -> int:
+        return len(self.tapped)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "tapped":  # a copy in the making
+            raise AttributeError(name)
+        return getattr(self.tapped, name)  # batch_size, drop_last, sampler (whose epoch Lightning sets)
+
+
+class TappedIterator:
+    """One run through a `TappedSampler`.
+
+    Can be set to a place (as stateful loaders do), which repeats no note.
+
+    Args:
+        batches: lists of indices.
+        length: how many.
+        decide: see `Decide`.
+
+    Attributes:
+        first: the place of the first batch that is delivered.
+        deliveries: notes by place; whoever uses one removes it.
+    """
+
+    def __init__(self, batches: Iterator[Any], length: int, decide: Decide) -> None:
+        self.first = 0
+        self.deliveries: dict[int, Delivery] = {}
+        self._batches: Any = batches
+        self._length = length
+        self._decide = decide
+        self._place = 0
+
+    def __iter__(self) -> TappedIterator:
+        return self
+
+    def __next__(self) -> list[int]:
+        ids = [int(index) for index in next(self._batches)]
+        delivery = Delivery(ids, self._decide(self._place, self._length, ids))
+        self.deliveries[self._place] = delivery
+        self._place += 1
+        return delivery.loaded
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place, and the sampler's own state where it has one."""
+        own = getattr(self._batches, "state_dict", None)
+        return {"place": self._place, "batches": None if own is None else own()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to the place of `state`."""
+        self._place = self.first = cast("int", state["place"])
+        if state["batches"] is not None:
+            self._batches.load_state_dict(state["batches"])
+            return
+        for _ in range(self._place):
+            next(self._batches, None)

@@ -1,0 +1,109 @@
+"""What a ledger knows at the beginning of an epoch."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from litselect.scoring.ledger import NEVER, Ledger
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+UNKNOWN_LOSS = torch.finfo(torch.float32).max
+"""Stands for a loss that is not known: such examples come first."""
+
+
+class KnownScores:
+    """The ledger as selectors see it: ranks over the whole data set, which are made once an epoch.
+
+    So a choice does not depend on how far ahead of the training the loader's workers are.
+
+    Cost: one sort of the ledger an epoch (a second for ten million examples), then one indexed read a batch.
+
+    Args:
+        ledger: whose entries are read.
+        frozen: whether all entries are those of the beginning of the epoch, on the CPU: for choices that are made
+            before a batch is loaded. Otherwise they are the present ones, and only the ranks are made once an epoch.
+    """
+
+    def __init__(self, ledger: Ledger, *, frozen: bool = False) -> None:
+        self.ledger = ledger
+        self.mean_loss: float | None = None
+        self._frozen = frozen
+        self._entries = self._read() if frozen else {}
+        self._ranks = torch.ones_like(ledger.percentile)
+        self._epochs: list[int] = []  # the number of the first batch of each
+
+    def _read(self) -> dict[str, Tensor]:
+        return {name: getattr(self.ledger, name).to("cpu", copy=True) for name in ("loss", "confidence", "step")}
+
+    def begin_epoch(self, step: int) -> None:
+        """Rank all examples, at batch number `step`.
+
+        Ties share the middle of their ranks; 1 is kept for examples whose loss is not known.
+        """
+        if not self._epochs or self._epochs[-1] != step:
+            self._epochs.append(step)
+        if self._frozen:
+            self._entries = self._read()
+        percentile = self.ledger.percentile
+        ranked = percentile.sort().values  # NaN last
+        known = int(len(percentile) - percentile.isnan().sum())
+        ranked = ranked[:known]
+        places = torch.searchsorted(ranked, percentile) + torch.searchsorted(ranked, percentile, right=True)
+        # Just below 1 in float32, whatever rounding does.
+        ranks = (places.double() / (2 * max(1, known))).float().clamp_max(1 - 2**-24)
+        self._ranks = torch.where(percentile.isnan(), 1.0, ranks)
+        if self._frozen:
+            self._ranks = self._ranks.cpu()
+        self.mean_loss = self.ledger.loss.nanmean(dtype=torch.float64).item() if known else None
+
+    def of(self, ids: Int[Tensor, " batch"]) -> dict[str, Any]:
+        """What is known of `ids`, by the names under which selectors take it. ``[N]`` each, and the mean loss."""
+        self._reach()
+        losses = self._entry("loss", ids)
+        scores: dict[str, Any] = {
+            "ids": ids,
+            "losses": torch.where(losses.isnan(), UNKNOWN_LOSS, losses),
+            "percentiles": self._ranks[ids.to(self._ranks.device)].to(ids.device),
+            "confidences": self._entry("confidence", ids).float(),
+            "ages": self.ages(ids),
+        }
+        return scores if self.mean_loss is None else {**scores, "mean_loss": self.mean_loss}
+
+    def _entry(self, name: str, ids: Tensor) -> Tensor:
+        entries: Tensor = self._entries[name] if self._frozen else getattr(self.ledger, name)
+        return entries[ids.to(entries.device)].to(ids.device)
+
+    def ages(self, ids: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """How many epochs ago the loss of each was computed, inf where it never was."""
+        steps = self._entry("step", ids)
+        epochs = torch.tensor(self._epochs, dtype=torch.int32).to(steps.device, non_blocking=True)
+        ages = (len(self._epochs) - torch.bucketize(steps, epochs, right=True)).float()
+        return torch.where(steps == NEVER, math.inf, ages)
+
+    def _reach(self) -> None:
+        """Examples that came since the epoch began are not known."""
+        missing = self.ledger.size - len(self._ranks)
+        if missing > 0:
+            self._ranks = torch.cat([self._ranks, self._ranks.new_ones(missing)])
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the ledger."""
+        return {
+            "ranks": self._ranks.to("cpu", copy=True),
+            "epochs": list(self._epochs),
+            "mean_loss": self.mean_loss,
+            "entries": {name: tensor.clone() for name, tensor in self._entries.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`."""
+        self._ranks = state["ranks"].to(self._ranks.device, copy=True)
+        if state["entries"]:
+            self._entries = {name: tensor.clone() for name, tensor in state["entries"].items()}
+        self._epochs, self.mean_loss = list(state["epochs"]), state["mean_loss"]

@@ -1,0 +1,133 @@
+"""The losses of single examples, overheard while they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from litselect.scoring.loss_call import LOSSES, LossCall
+from litselect.scoring.loss_capture import BACKWARD, LossCapture
+from litselect.scoring.row_order import MEANS, is_total, keeps_rows, tensors_of
+from litselect.scoring.scores import Scores
+
+
+class LossObserver(LossCapture):
+    """A `LossCapture` of a step that is really trained: nothing that the step computes is changed.
+
+    Each loss function gives what it always gives, on the network's graph; beside it the values per example are noted.
+    The coefficient that the step's arithmetic gave to each is the derivative of the total with respect to it, for which
+    autograd walks from the total back to the losses and no further.
+
+    Cost: the loss functions once more without a graph, and a walk over the few operations behind them.
+
+    Args:
+        n: the number of rows that are trained.
+    """
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.scores: Scores | None = None  # of the step's first loss that goes backward
+        self._ours: dict[int, Tensor] = {}  # losses and what became of them
+        self._leaves: dict[int, set[int]] = {}  # which losses those came from
+
+    def watch(self, step: Callable[[], Any]) -> Any:
+        """Run `step` as it is; its losses are then in `scores`, if any could be told apart."""
+        with self:
+            output: Any = step()
+        total: Any = cast("Mapping[str, Any]", output).get("loss") if isinstance(output, Mapping) else output
+        self._look(total)
+        self._ours, self._rowful, self._sums, self._reduced, self._elements = {}, {}, {}, [], []  # free the graph
+        return cast("Any", output)
+
+    def _look(self, total: Any) -> None:
+        if (
+            self.scores is None
+            and isinstance(total, Tensor)
+            and total.requires_grad
+            and (self._reduced or self._elements)
+        ):
+            self.scores = Scores(self._attribute(total), self.logits, self.targets)
+
+    # ------------------------------------------------------------------ the mode
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in LOSSES:
+            return self._loss(func, args, kwargs)
+        if func is BACKWARD:
+            self._look(args[0])
+            return func(*args, **kwargs)
+        if self._ours and any(id(arg) in self._ours for arg in tensors_of(args, kwargs)):
+            return self._derived(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _parse(
+        self, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[LossCall, Tensor]:
+        call = LossCall.parse(function, args, kwargs)
+        if call.reduction == "none":
+            return call, function(*args, **kwargs)
+        with torch.no_grad():
+            return call, call.elements()
+
+    def _as_reduced(self, value: Tensor, own: Tensor, *, is_sum: bool) -> Tensor:
+        result = value.clone()  # the step may change it in place, which must not change the value here
+        self._ours[id(result)], self._leaves[id(result)] = result, {len(self._reduced)}
+        self._reduced.append((value, own.detach()))
+        if is_sum:
+            self._sums[id(result)] = result
+        return result
+
+    def _as_elements(self, elements: Tensor) -> Tensor:
+        result = elements.clone()
+        self._ours[id(result)], self._leaves[id(result)] = result, {-1 - len(self._elements)}
+        self._elements.append(elements)
+        self._rowful[id(result)] = result
+        return result
+
+    def _derived(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        if not isinstance(result, Tensor) or not result.requires_grad:
+            return result  # a number, a shape, a comparison: of no consequence for the derivative
+        tensors = [arg for arg in tensors_of(args, kwargs) if id(arg) in self._ours]
+        rowful = any(id(arg) in self._rowful for arg in tensors)
+        leaves = set[int]().union(*(self._leaves[id(arg)] for arg in tensors))
+        if rowful and is_total(func, args, kwargs):
+            rows = cast("Tensor", self._rows(args[0].detach()))
+            mean = func in MEANS
+            self._drop(leaves)
+            return self._as_reduced(result, rows.mean(1) if mean else rows.sum(1), is_sum=not mean)
+        self._ours[id(result)], self._leaves[id(result)] = result, leaves
+        if rowful and keeps_rows(func, args, kwargs, result, self.n):
+            self._rowful[id(result)] = result
+        if all(id(arg) in self._sums for arg in tensors):
+            self._sums[id(result)] = result
+            if self._makes_mean(func, args):
+                return self._as_reduced(result, self._mean_of_sums(result, leaves), is_sum=False)
+        return result
+
+    def _mean_of_sums(self, mean: Tensor, leaves: set[int]) -> Tensor:
+        """What each row contributes to sums that were divided by the number of examples."""
+        parts = [self._reduced[leaf] for leaf in sorted(leaves)]
+        found = torch.autograd.grad(mean, [value for value, _ in parts], retain_graph=True)
+        self._drop(leaves)
+        return torch.stack([self.n * factor * own for factor, (_, own) in zip(found, parts, strict=True)]).sum(0)
+
+    def _drop(self, leaves: set[int]) -> None:
+        """Forget losses that are accounted for by what became of them."""
+        for leaf in leaves:
+            if leaf < 0:
+                self._elements[-1 - leaf] = self._nothing(self._elements[-1 - leaf])
+            else:
+                value, own = self._reduced[leaf]
+                self._reduced[leaf] = self._nothing(value), own
+
+    @staticmethod
+    def _nothing(value: Tensor) -> Tensor:
+        """A loss on which nothing depends."""
+        return value.detach().requires_grad_()
