@@ -160,6 +160,12 @@ class NetWithEnds(Net):
 PROVIDED = {"losses", "logits", "targets"}  # what `ExampleSelection` gives to a selector
 KEEP = 0.4
 
+
+def ids_of(batch: Any) -> torch.Tensor:
+    """Where a batch of `Noisy` holds the ids of its examples."""
+    return batch[2]
+
+
 SELECTORS = {case.name: case.make for case in CASES if case.make(KEEP, None).needs <= PROVIDED}
 """Every public selector that it can serve."""
 
@@ -170,6 +176,10 @@ SELECTIONS: dict[str, Callable[[], ExampleSelection]] = {
     "independent draws": lambda: ExampleSelection(LossPercentile(0.3, fixed_size=False)),
     "warming up": lambda: SelectiveBackprop(keep=0.4, warmup=1.5),
     "across ranks": lambda: ExampleSelection(LossPercentile(0.4), across_ranks=True, warmup=0.5),
+    "ledger": lambda: SelectiveBackprop(keep=0.4, scoring="ledger", floor=0.1, ids=ids_of),
+    "ledger, refill": lambda: SelectiveBackprop(keep=0.4, scoring="ledger", refill=True, ids=ids_of),
+    "stale scores": lambda: SelectiveBackprop(keep=0.4, rescore_every=3, warmup=0, ids=ids_of),
+    "ages": lambda: SelectiveBackprop(keep=0.4, max_age=1, ids=ids_of),
     "none": lambda: ExampleSelection(KeepAll()),
 }
 
@@ -293,6 +303,7 @@ def outcome(trainer: Any, module: Any, ours: ExampleSelection) -> dict[str, Any]
             "counters": counters,
             "selector": ours.selector.state_dict(),
             "queue": ours.queue.state_dict(),
+            "ledger": None if ours.ledger is None else ours.ledger.state_dict(),
             "streams": [torch.get_rng_state(), list(np.random.get_state()[1:3]), list(random.getstate())],  # noqa: NPY002
         }
     )

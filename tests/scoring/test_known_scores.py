@@ -1,0 +1,113 @@
+"""Ranks over the data set, ages, and the distribution of current losses."""
+
+import math
+
+import pytest
+import torch
+
+from litselect.scoring import Ledger
+from litselect.scoring.known_scores import UNKNOWN_LOSS, KnownScores
+from litselect.scoring.loss_ranks import LossRanks
+
+ALL = torch.arange(5)
+
+
+def ledger() -> Ledger:
+    """Five examples, of which the last has never been seen."""
+    found = Ledger(5)
+    found.record(torch.arange(4), torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.9, 0.2, 0.2, 0.5]), 3)
+    return found
+
+
+def test_ranks_are_those_of_the_percentiles_at_their_time() -> None:
+    known = KnownScores(ledger())
+    known.begin_epoch(4)
+    assert known.of(ALL)["percentiles"].tolist() == [0.875, 0.25, 0.25, 0.625, 1.0]
+    assert known.mean_loss == 2.5
+    assert known.of(ALL)["losses"].tolist() == [1, 2, 3, 4, UNKNOWN_LOSS]
+
+
+def test_one_is_kept_for_the_unknown() -> None:
+    many = Ledger(2**18)
+    many.record(torch.arange(2**18), torch.rand(2**18), torch.rand(2**18), 0)
+    known = KnownScores(many)
+    known.begin_epoch(1)
+    ranks = known.of(torch.arange(2**18))["percentiles"]
+    assert ranks.max() < 1
+    assert abs(float(ranks.mean()) - 0.5) < 1e-3
+
+
+def test_ages() -> None:
+    book = ledger()
+    known = KnownScores(book)
+    for step in (0, 4, 8):
+        known.begin_epoch(step)
+    assert known.ages(ALL).tolist() == [2, 2, 2, 2, math.inf]
+    book.record(torch.tensor([1, 2]), torch.ones(2), torch.ones(2), 8)
+    book.record(torch.tensor([0]), torch.ones(1), torch.ones(1), 7)
+    assert known.ages(ALL).tolist() == [1, 0, 0, 2, math.inf]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_frozen_scores_are_those_of_the_beginning(frozen: bool) -> None:
+    book = ledger()
+    known = KnownScores(book, frozen=frozen)
+    known.begin_epoch(4)
+    book.record(ALL, torch.zeros(5), torch.zeros(5), 4)
+    found = known.of(ALL)
+    assert (found["losses"].tolist() == [1, 2, 3, 4, UNKNOWN_LOSS]) == frozen
+    assert found["percentiles"].tolist() == [0.875, 0.25, 0.25, 0.625, 1.0]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_state(frozen: bool) -> None:
+    book = ledger()
+    known, other = KnownScores(book, frozen=frozen), KnownScores(book, frozen=frozen)
+    known.begin_epoch(4)
+    other.load_state_dict(known.state_dict())
+    for name, value in known.of(ALL).items():
+        assert torch.equal(torch.as_tensor(other.of(ALL)[name]), torch.as_tensor(value))
+
+
+def test_examples_that_come_later_are_not_known() -> None:
+    book = ledger()
+    known = KnownScores(book)
+    known.begin_epoch(4)
+    book.grow(8)
+    assert known.of(torch.tensor([0, 7]))["percentiles"].tolist() == [0.875, 1.0]
+
+
+# ---------------------------------------------------------------------- the current losses
+
+
+def test_trained_rows_stand_for_those_that_were_not() -> None:
+    """A size-biased sample: the median of all examples is found only with the weights."""
+    generator = torch.Generator().manual_seed(0)
+    losses = torch.rand(200_000, generator=generator)
+    inclusion = losses.square().clamp_min(0.05)
+    chosen = torch.rand(200_000, generator=generator) < inclusion
+    biased, weighed = LossRanks(20_000), LossRanks(20_000)
+    biased.append(losses[chosen][:20_000])
+    weighed.append(losses[chosen][:20_000], 1 / inclusion[chosen][:20_000])
+    places = torch.tensor([0.25, 0.5, 0.75])
+    assert (weighed.percentile(places) - places).abs().max() < 0.02
+    assert (biased.percentile(places) - places).abs().max() > 0.2
+
+
+def test_the_oldest_are_forgotten() -> None:
+    ranks = LossRanks(4)
+    ranks.append(torch.tensor([9.0, 9.0, 9.0]))
+    ranks.append(torch.tensor([1.0, 2.0, 3.0]))
+    assert ranks.percentile(torch.tensor([2.0, 9.0])).tolist() == [0.375, 0.875]
+    ranks.append(torch.arange(6.0))
+    assert ranks.percentile(torch.tensor([2.5])).tolist() == [0.5]
+
+
+def test_state_of_ranks() -> None:
+    ranks, other = LossRanks(4), LossRanks(4)
+    ranks.append(torch.rand(3), torch.rand(3))
+    other.load_state_dict(ranks.state_dict())
+    for each in (ranks, other):
+        each.append(torch.tensor([0.5, 0.1]))
+    losses = torch.rand(5)
+    assert torch.equal(ranks.percentile(losses), other.percentile(losses))
