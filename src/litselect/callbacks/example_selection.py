@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -217,7 +218,9 @@ class ExampleSelection(CallbackBase):
         """Let the ranks tell each other what they know, and rank it."""
         if self.memory is not None:
             step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-            self.memory.begin_epoch(trainer.current_epoch, step, self.phase.active(trainer), pl_module.device)
+            length = trainer.num_training_batches
+            active = self.phase.active_at(trainer, 0, 0 if length == math.inf else int(length))
+            self.memory.begin_epoch(trainer.current_epoch, step, active, pl_module.device)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
         """Look at the loss of batches that are not scored, under automatic and manual optimization alike."""
