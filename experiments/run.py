@@ -14,13 +14,17 @@ from experiments.data import ImageData, Images, Source
 from experiments.files import write_json
 from experiments.irreducible import make_table, table_of
 from experiments.lightning_manners import quiet, real_interrupts
+from experiments.report import write_ledger
 from experiments.request import Request
 from experiments.summary import circumstances, costs
 from experiments.threads import threads
 
 
 def run(
-    request: Request, parts: tuple[Images, Images] | None = None, watchers: tuple[Callback, ...] = ()
+    request: Request,
+    parts: tuple[Images, Images] | None = None,
+    watchers: tuple[Callback, ...] = (),
+    show_ledger: bool = False,
 ) -> dict[str, Any]:
     """Trains, tests once after the last epoch, and writes `summary.json` and `curve.csv`.
 
@@ -28,6 +32,7 @@ def run(
         request: what to run.
         parts: the clean training and test set, where they are at hand already.
         watchers: further callbacks, such as a progress display.
+        show_ledger: write what the selection remembers of the examples too, if it does, as tables and pictures.
 
     Returns:
         The summary.
@@ -64,6 +69,9 @@ def run(
         )
         trainer.fit(module, datamodule=data)
         (tested,) = trainer.test(module, datamodule=data, verbose=False)
+    ledger = getattr(selection, "ledger", None)
+    if show_ledger and ledger is not None:
+        write_ledger(ledger, data, request.out)
     summary = {
         **{group: request.choices[group] for group in ("data", "model", "selection")},
         "seed": config.seed,

@@ -1,7 +1,8 @@
 """Train once: `python -m experiments.train data=digits selection=selective_backprop seed=0`.
 
 With `-m`, Hydra sweeps: `python -m experiments.train -m selection=uniform,selective_backprop seed=0,1,2`.
-Every run writes `summary.json` and `curve.csv` into its Hydra run directory.
+Every run writes `summary.json` and `curve.csv` into its Hydra run directory; one whose selection keeps a ledger writes
+`ledger.csv` and `contact_sheets/*.png` too.
 """
 
 import sys
@@ -23,7 +24,7 @@ def main(config: DictConfig) -> None:
     hydra = HydraConfig.get()
     request = Request(config, dict(hydra.runtime.choices), list(hydra.overrides.task), Path(config.out))
     watchers = (RichProgressBar(),) if config.progress and sys.stdout.isatty() else ()
-    summary = run(request, watchers=watchers)
+    summary = run(request, watchers=watchers, show_ledger=True)
     Console(soft_wrap=True, highlight=False).print(
         f"{summary['data']}, {summary['model']}, {summary['selection']}, seed {summary['seed']}: "
         f"test accuracy [bold]{summary['test_accuracy']:.4f}[/], loss {summary['test_loss']:.4f}\n"

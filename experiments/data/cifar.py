@@ -41,4 +41,4 @@ class Cifar(Source):
         kind = datasets.CIFAR10 if self.classes == 10 else datasets.CIFAR100
         files = open_files(lambda: kind(self.root, train, download=self.download), self.root, self.download)
         pixels = torch.from_numpy(files.data).permute(0, 3, 1, 2).contiguous()
-        return Images(pixels, torch.tensor(files.targets), self.classes)
+        return Images(pixels, torch.tensor(files.targets), self.classes, tuple(files.classes))

@@ -1,5 +1,6 @@
 """Images in folders: `train/<class>/*` and `val/<class>/*`."""
 
+import dataclasses
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ class ImageFolder(Source):
             images = Images(decode(files, self.size), torch.tensor(listing.targets), classes=len(listing.classes))
             if self.cache:
                 self._write(cache, images)
-        return images
+        return dataclasses.replace(images, names=tuple(listing.classes))
 
     def _write(self, cache: DecodedCache, images: Images) -> None:
         try:

@@ -1,6 +1,6 @@
 """A labelled set of images of one size."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -13,19 +13,25 @@ class Images:
         pixels: `[N, C, H, W]` uint8.
         labels: `[N]` int64, each in `range(classes)`.
         classes: how many classes there are, whether or not each occurs.
+        names: what the classes are called, where they are called anything.
     """
 
     pixels: Tensor
     labels: Tensor
     classes: int
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def rows(self, indices: Tensor) -> "Images":
         """The rows `indices` (`[M]` int64), in that order."""
-        return Images(self.pixels[indices], self.labels[indices], self.classes)
+        return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
 
     def with_labels(self, labels: Tensor) -> "Images":
         """The same pixels under other labels (`[N]` int64)."""
-        return Images(self.pixels, labels, self.classes)
+        return replace(self, labels=labels)
+
+    def name(self, label: int) -> str:
+        """What a class is called, or its number."""
+        return self.names[label] if self.names else str(label)

@@ -85,6 +85,17 @@ def _row(group: Group, arm: str) -> tuple[str, ...]:
     )
 
 
+def remarks(group: Group) -> str:
+    """What has to be known to read the group's numbers."""
+    charged = [arm for arm in group.arms if any("table_flops" in outcome.summary for outcome in group.arms[arm])]
+    if not charged:
+        return ""
+    return (
+        f"{', '.join(charged)}: each run is charged for its table of irreducible losses, in all counts, FLOPs and "
+        f"seconds, and that is beyond the budget."
+    )
+
+
 def _plus_minus(spread: Spread, sign: str) -> str:
     std = "" if spread.count < 2 else f" ± {spread.std:.2f}"
     return f"{spread.mean:{sign}.2f}{std}"

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments.files import write_text
-from experiments.report.content import HOW_TO_READ, groups, statements, table
+from experiments.report.content import HOW_TO_READ, groups, remarks, statements, table
 from experiments.report.document import Document, Section, Table
 from experiments.report.html import to_html
 from experiments.report.markdown import to_markdown
@@ -43,7 +43,7 @@ def _document(outcomes: list[Outcome], planned: int, folder: Path, command: str)
     sections = [Section("How to read this", _state(len(outcomes), planned) + HOW_TO_READ)]
     for group in groups(outcomes):
         figure = learning_curves(group, folder / "plots" / f"curves-{group.epochs}-{group.unit}.png")
-        sections.append(Section(group.title, "", table(group), statements(group), [figure]))
+        sections.append(Section(group.title, remarks(group), table(group), statements(group), [figure]))
     facts = {**first["environment"], "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")}
     facts["learning curves on"] = first["learning_curve_on"]
     settings = (

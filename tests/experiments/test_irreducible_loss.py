@@ -177,3 +177,57 @@ def test_refused(application: Command, capsys: pytest.CaptureFixture[str]) -> No
     ]:
         assert application("irreducible_loss", *arguments) == 2
         assert message in capsys.readouterr().err
+
+
+RUN = ("selection=reducible_loss", "trainer.max_epochs=2", "logger=none", "progress=false")
+
+
+def test_a_run_without_a_table_makes_one_and_pays_for_it(application: Command, tmp_path: Path) -> None:
+    assert application("train", *RUN) == 0
+    found = json.loads((tmp_path / "run" / "summary.json").read_text())
+    made = Cost.from_json(read(tmp_path / "run" / "irreducible.safetensors")[1]["cost"])
+    assert made.tally.trained == found["table_examples_trained"] == 2 * ROWS
+    assert found["examples_trained"] == pytest.approx(3 * ROWS, abs=2)
+    assert found["examples_scored"] == made.tally.scored + 2 * ROWS
+    assert found["candidates_seen"] == made.tally.seen + 2 * ROWS
+    assert found["seconds"] > found["table_seconds"] == made.seconds
+    own = ROWS * found["flops_training"] + 2 * ROWS * found["flops_forward"]
+    assert found["flops"] == pytest.approx(made.flops + own, rel=1e-3)
+    curve = (tmp_path / "run" / "curve.csv").read_text().splitlines()
+    assert int(curve[1].split(",")[3]) > 2 * ROWS  # it begins where the table ends
+    # with the table at hand, the run is the same and so is what it is charged
+    table = f"table={tmp_path}/run/irreducible.safetensors"
+    assert application("train", *RUN, table, f"hydra.run.dir={tmp_path}/again") == 0
+    again = json.loads((tmp_path / "again" / "summary.json").read_text())
+    for key in ("test_loss", "examples_trained", "examples_scored", "flops", "table_seconds"):
+        assert again[key] == found[key]
+    assert not (tmp_path / "again" / "irreducible.safetensors").exists()
+
+
+def test_a_comparison_makes_one_table_for_each_seed(
+    application: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from experiments import run
+
+    made: list[Path] = []
+
+    def noted(config: Any, path: Path, *rest: Any, **named: Any) -> Cost:
+        made.append(path)
+        return making.make_table(config, path, *rest, **named)
+
+    monkeypatch.setattr(run, "make_table", noted)
+    arguments = ("selections=[uniform,reducible_loss]", "seeds=2", "budget=1", "logger=none")
+    assert application("compare", *arguments) == 0
+    assert len(made) == len(set(made)) == 2
+    text = (tmp_path / "run" / "report.md").read_text()
+    assert "charged for its table" in text
+
+
+def test_a_table_of_other_data_is_refused_before_training(
+    application: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("cross_fit=true", "trainer.max_epochs=1", "progress=false")
+    assert application("irreducible_loss", *arguments) == 0
+    table = f"table={tmp_path}/run/irreducible.safetensors"
+    assert application("train", *RUN, table, "data.label_noise=0.1") == 2
+    assert "must belong to the training set" in capsys.readouterr().err
