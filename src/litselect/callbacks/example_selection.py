@@ -15,6 +15,7 @@ from litselect.callbacks.callback_base import CallbackBase
 from litselect.callbacks.counters import Counters
 from litselect.callbacks.early_choice import EarlyChoice
 from litselect.callbacks.example_memory import ExampleMemory
+from litselect.callbacks.merge_ranks import merge_ranks
 from litselect.callbacks.nonfinite import POLICIES, Policy
 from litselect.callbacks.refill_queue import RefillQueue
 from litselect.callbacks.requirements import check_fit, declared_batch_size, warn_of_long_schedule
@@ -244,6 +245,11 @@ class ExampleSelection(CallbackBase):
         """Log the totals."""
         if self._session is not None:
             log_epoch(self._session)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the ranks tell each other what they learned last."""
+        if self.memory is not None:
+            merge_ranks(self.memory.ledger, pl_module.device)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take back `on_fit_start`, in case that the loop was never reached."""
