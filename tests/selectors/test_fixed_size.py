@@ -57,6 +57,33 @@ def test_inclusion_equals_the_iterative_reference(case: tuple[list[float], int])
     assert pi.tolist() == pytest.approx(reference(law, k), rel=1e-9, abs=1e-12)
 
 
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(laws(), st.sampled_from([0.0, 0.1, 0.3, 0.9]), st.data())
+def test_the_first_come_before_all_others(case: tuple[list[float], int], floor: float, data: st.DataObject) -> None:
+    """At random if there are more than k; otherwise all of them, and the others share the rest as if alone."""
+    law, k = case
+    n = len(law)
+    first = data.draw(st.lists(st.booleans(), min_size=n, max_size=n))
+    m = sum(first)
+    others = [p for p, is_first in zip(law, first, strict=True) if not is_first]
+    alone = torch.tensor(others, dtype=torch.float64).clamp(1e-200, 1)  # of smaller ones the digits are not kept
+    rest = [0.0] * (n - m) if m >= k else floored_probabilities(alone, k - m, floor).tolist()
+    expected = [min(1, k / m) if is_first else rest.pop(0) for is_first in first]
+    given = torch.tensor(law, dtype=torch.float64).clamp(1e-200, 1)
+    pi = floored_probabilities(given, k, floor, torch.tensor(first))
+    assert pi.tolist() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    if m == 0:
+        assert pi.equal(floored_probabilities(given, k, floor)), "to the last digit"
+
+
+def test_the_first_come_before_all_others_in_single_precision() -> None:
+    """Where a device has no other."""
+    law, first = torch.tensor([1.0, 1e-6, 0.5, 0.0]), torch.tensor([False, False, True, True])
+    assert floored_probabilities(law, 1, 0.0, first).tolist() == pytest.approx([0, 0, 0.5, 0.5], abs=1e-9)
+    assert floored_probabilities(law, 3, 0.0, first).tolist() == pytest.approx([1, 1e-6, 1, 1], rel=1e-3)
+    assert floored_probabilities(law, 3, 0.2, first).tolist() == pytest.approx([0.8, 0.2, 1, 1], rel=1e-3)
+
+
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(laws())
 def test_inclusion_sums_to_k_and_keeps_the_order(case: tuple[list[float], int]) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from litselect.selectors import LossPercentile
+from litselect.selectors import LossPercentile, RankSampling, Selector
 from litselect.selectors.fixed_size import inclusion_probabilities
 from litselect.selectors.loss_history import LossHistory
 from tests import shapes
@@ -294,3 +295,77 @@ def test_a_floor_raises_independent_draws_to_it() -> None:
 def test_a_floor_above_keep_is_refused(floor: float) -> None:
     with pytest.raises(ValueError, match=rf"0 <= floor <= keep, but got floor={floor} and keep=0.5"):
         LossPercentile(0.5, floor=floor)
+
+
+# ---------------------------------------------------------------------- rows without a known loss
+
+
+SEEN = [0.9, 0.1, 0.5, 0.3, 0.7]
+
+
+def measured(selector: Callable[[int], Selector], percentiles: list[float], runs: int = 400) -> tuple[Tensor, Tensor]:
+    """How often each row was chosen, and how often it was said that it would be."""
+    counts, reported = torch.zeros(2, len(percentiles), dtype=torch.float64)
+    with shapes.unchecked():
+        for seed in range(runs):
+            chosen = selector(seed)(percentiles=torch.tensor(percentiles))
+            counts[chosen.indices] += 1 / runs
+            reported[chosen.indices] = chosen.inclusion.double()  # pyright: ignore
+    return counts, reported
+
+
+KINDS: dict[str, Callable[[int], Selector]] = {
+    "law": lambda seed: LossPercentile(0.5, seed=seed),
+    "floor": lambda seed: LossPercentile(0.5, floor=0.4, seed=seed),
+    "greedy": lambda seed: LossPercentile(beta=1e4, seed=seed),
+    "ranks": lambda seed: RankSampling(0.5, pressure=50, seed=seed),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_unknown_rows_than_places_are_drawn_at_random(kind: str) -> None:
+    """Five seen rows and eleven that were never seen, eight places (of the greedy ones, one)."""
+    counts, reported = measured(KINDS[kind], [1.0] * 4 + SEEN + [1.0] * 7)
+    k = 1 if kind == "greedy" else 8
+    unknown = torch.tensor([True] * 4 + [False] * 5 + [True] * 7)
+    assert counts[~unknown].sum() == 0
+    assert reported[unknown].tolist() == pytest.approx([k / 11] * 11)
+    assert (counts[unknown] - k / 11).abs().max() < 5 * (0.25 / 400) ** 0.5
+
+
+@pytest.mark.parametrize("kind", ["law", "floor", "ranks"])
+def test_fewer_unknown_rows_than_places_are_certain_and_the_rest_follows_the_law(kind: str) -> None:
+    """Three that were never seen, five seen, four places: the seen ones share one."""
+    counts, reported = measured(KINDS[kind], [1.0, *SEEN, 1.0, 1.0])
+    unknown = torch.tensor([True] + [False] * 5 + [True] * 2)
+    assert counts[unknown].tolist() == pytest.approx([1, 1, 1])
+    assert reported[unknown].tolist() == [1, 1, 1]
+    ranks = torch.tensor(SEEN, dtype=torch.float64)
+    expected = {
+        "law": ranks / ranks.sum(),
+        "floor": torch.full_like(ranks, 0.2),
+        "ranks": 50**ranks / (50**ranks).sum(),
+    }
+    assert torch.allclose(reported[~unknown], expected[kind], rtol=1e-6)
+    assert (counts[~unknown] - expected[kind]).abs().max() < 5 * (0.25 / 400) ** 0.5
+
+
+def test_a_floor_holds_as_far_as_unknown_rows_leave_room() -> None:
+    """Two that were never seen, four seen, four places: the floor of 0.45 fits under a half on average."""
+    selector = LossPercentile(beta=1.0, floor=0.45, seed=0)
+    chosen = selector(percentiles=torch.tensor([0.01, 1.0, 0.02, 0.9, 1.0, 0.03]), k=4)
+    assert chosen.inclusion is not None
+    expected = torch.tensor([0.45, 1.0, 0.45, 0.65, 1.0, 0.45], dtype=torch.float64)
+    assert torch.allclose(chosen.inclusion, expected[chosen.indices])
+
+
+def test_independent_draws_take_every_unknown_row() -> None:
+    counts, reported = measured(lambda seed: LossPercentile(0.1, fixed_size=False, seed=seed), [0.5, 1.0, 0.2, 1.0])
+    assert counts[[1, 3]].tolist() == pytest.approx([1, 1])
+    assert reported[[1, 3]].tolist() == [1, 1]
+    assert counts[[0, 2]].max() < 0.1
+
+
+def test_a_known_rank_however_high_does_not_come_first() -> None:
+    counts, _ = measured(lambda seed: LossPercentile(0.25, seed=seed), [1 - 1e-6, 1 - 1e-6, 1.0, 0.9])
+    assert counts.tolist() == [0, 0, pytest.approx(1), 0]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
 
@@ -50,7 +50,9 @@ def inclusion_probabilities(law: Float[Tensor, " batch"], k: int) -> Float[Tenso
     return (law * scale).clamp_max(1.0)
 
 
-def floored_probabilities(law: Float[Tensor, " batch"], k: int, floor: float) -> Float[Tensor, " batch"]:
+def floored_probabilities(
+    law: Float[Tensor, " batch"], k: int, floor: float, first: Bool[Tensor, " batch"] | None = None
+) -> Float[Tensor, " batch"]:
     r"""Scale `law` to inclusion probabilities that sum to `k`, none of them below `floor`.
 
     :math:`\pi_i = \min(1, \max(f, c\, p_i))` with the c for which :math:`\sum_i \pi_i = k`. The sum is piecewise linear
@@ -61,6 +63,8 @@ def floored_probabilities(law: Float[Tensor, " batch"], k: int, floor: float) ->
         law: ``[N]`` probabilities that are to be kept in proportion, >= 0.
         k: how many rows will be drawn, 1 <= k <= N.
         floor: f, in [0, 1]; where it is more than k / N, all rows get k / N.
+        first: rows that come before all others, whatever their law: M of them have min(1, k / M). What they leave of k
+            is shared by the others, each with f at least as long as there is as much.
 
     Returns:
         ``[N]``, same dtype, in [f, 1].
@@ -69,23 +73,30 @@ def floored_probabilities(law: Float[Tensor, " batch"], k: int, floor: float) ->
     tensor([0.2500, 0.2500, 0.5000, 1.0000], dtype=torch.float64)
     """
     n = law.numel()
-    floor = min(floor, k / n)
+    lowest = law.new_full((), min(floor, k / n))
+    if first is not None:
+        # The others get what the first leave, and no more, as they are smaller by a factor that no law makes up for. It
+        # is a power of two, so that it changes no digit where there are no first ones.
+        m, others = first.sum(), law.masked_fill(first, 0)
+        others = others / others.amax().clamp_min(1) * (2.0**-340 if law.dtype == torch.float64 else 2.0**-42)
+        lowest = torch.minimum(lowest, (k - m).clamp_min(0).to(law.dtype) / (n - m).clamp_min(1))
+        law = torch.where(first, 1.0, others)
     if floor <= 0:
         return inclusion_probabilities(law, k)
     law = law.clamp_min(torch.finfo(law.dtype).tiny)
     descending = law.sort(descending=True).values
     sums = torch.nn.functional.pad(descending.flip(0).cumsum(0), (1, 0))  # sums[j]: sum of the j smallest
-    leave, reach = floor / descending, 1 / descending  # ascending: the c at which a row leaves the floor, reaches 1
+    leave, reach = lowest / descending, 1 / descending  # ascending: the c at which a row leaves the floor, reaches 1
     corners = torch.cat([leave, reach]).sort().values
     # Just left of a corner: rows on the floor (the smallest), rows at 1 (the largest), and the sum of p in between.
     low = n - torch.searchsorted(leave, corners)
     high = torch.searchsorted(reach, corners)
     between = (sums[n - high] - sums[low]).clamp_min(0)
-    total = low.to(law.dtype) * floor + high + corners * between
+    total = low.to(law.dtype) * lowest + high + corners * between
     corner = (total >= k * (1 - 4 * n * torch.finfo(law.dtype).eps)).to(torch.int64).argmax()[None]
     low, high, between = low[corner].to(law.dtype), high[corner], between[corner]
-    c = torch.where(between > 0, (k - low * floor - high) / between, corners[corner])
-    return (law * torch.minimum(c, corners[corner])).clamp(floor, 1.0)
+    c = torch.where(between > 0, (k - low * lowest - high) / between, corners[corner])
+    return (law * torch.minimum(c, corners[corner])).clamp(lowest, law.new_ones(()))
 
 
 def systematic_sample(

@@ -32,7 +32,9 @@ class LossPercentile(Selector):
     row is drawn independently with P, as in the paper, and any number of rows may be chosen.
 
     `percentiles`, ranks among the last known losses of the whole data set, take the place of the history where they
-    are given: :math:`P = \mathrm{percentile}^\beta`. Then neither losses nor a forward pass are needed.
+    are given: :math:`P = \mathrm{percentile}^\beta`. Then neither losses nor a forward pass are needed. Rows without a
+    known loss (a percentile of exactly 1) are trained for certain; with a fixed size they come before all others, the
+    floor notwithstanding, at random if there are more than k.
 
     Losses that are equal share the middle of their ranks, so constant losses are all trained with the same
     probability. A batch counts as part of its own history: on the first one P ranks the batch itself.
@@ -111,10 +113,11 @@ class LossPercentile(Selector):
             law = (percentile**self.beta).clamp_min(self.floor)
             rows = (self.uniform(n, device) < law).nonzero().squeeze(1)
             return Selection(rows, inclusion=law[rows])
-        # c takes up any factor; this one prevents underflow
-        law = (percentile / percentile.amax().clamp_min(torch.finfo(percentile.dtype).tiny)) ** self.beta
+        first = percentile == 1  # no rank of a known loss is: it is above half of itself
+        hardest = percentile.masked_fill(first, 0).amax().clamp_min(torch.finfo(percentile.dtype).tiny)
+        law = (percentile / hardest) ** self.beta  # c takes up any factor; this one prevents underflow
         draws = self.uniform(n + 1, device)
-        inclusion = floored_probabilities(law, k, self.floor)
+        inclusion = floored_probabilities(law, k, self.floor, first)
         rows = systematic_sample(inclusion, k, draws[1:], draws[0])
         return Selection.of(rows, inclusion=inclusion[rows])
 

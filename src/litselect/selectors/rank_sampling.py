@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from litselect.selectors.fixed_size import inclusion_probabilities, systematic_sample
+from litselect.selectors.fixed_size import floored_probabilities, systematic_sample
 from litselect.selectors.ranks import mid_ranks
 from litselect.selectors.selection import Selection
 from litselect.selectors.selector import Selector
@@ -31,11 +31,13 @@ class RankSampling(Selector):
     :math:`p_i \propto \exp(-\log(s)/N)^i` with i = 1 for the hardest. The pressure s falls from :math:`s_0` to
     :math:`s_1` while t goes from 0 to 1: over `steps` calls, or with the `progress` of the training.
 
+    Rows without a known loss (a percentile of exactly 1) come before all others, at random if there are more than k.
+
     The paper builds each batch from the whole data set. Here the law chooses k among the N candidates that were
     loaded: no probability exceeds 1, which tempers a high pressure where `keep` is large.
 
     Needs: percentiles (no forward pass); losses (one forward pass) with ``within="batch"``.  State: the number of calls
-    and its random stream.  Cost: O(N log N), O(N^2) within the batch; no host sync.
+    and its random stream.  Cost: O(N log N), no host sync.
 
     Args:
         keep: fraction of the candidates that is trained.
@@ -103,7 +105,7 @@ class RankSampling(Selector):
             rank = scores.detach().to(torch.float32 if scores.device.type == "mps" else torch.float64)
         law = log(self.current_pressure) * (rank - rank.amax())
         self._calls += 1
-        inclusion = inclusion_probabilities(law.exp(), k)
+        inclusion = floored_probabilities(law.exp(), k, 0.0, first=rank == 1)  # no rank of a known loss is 1
         draws = self.uniform(len(rank) + 1, rank.device)
         rows = systematic_sample(inclusion, k, draws[1:], draws[0])
         return Selection.of(rows, inclusion=inclusion[rows])
