@@ -19,7 +19,7 @@ from torch.utils.data import (
 )
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop, tapped_sampler
-from litselect.selectors import KeepAll, LossPercentile, RandomSubset, Stratified, TopLoss
+from litselect.selectors import KeepAll, LossPercentile, RandomSubset, Stratified, TopLoss, Uncertainty
 from tests.callbacks.kit import Classifier, Notes, differences, rows
 
 N, BATCH = 60, 12
@@ -281,7 +281,7 @@ class WithOwnLosses(Noting):
         (lambda: SelectiveBackprop(0.5, rescore_every=0), Noting, "rescore_every >= 1"),
         (lambda: SelectiveBackprop(0.5, max_age=-1), Noting, "max_age >= 0"),
         (lambda: ledger_scored(across_ranks=True), Noting, "across_ranks=False"),
-        (lambda: ExampleSelection(Stratified(TopLoss(0.5)), scoring="ledger"), Noting, r"needs targets.*ScoringPass"),
+        (lambda: ExampleSelection(Uncertainty(0.5), scoring="ledger"), Noting, r"needs logits.*ScoringPass"),
         (lambda: ExampleSelection(TopLoss(0.5), skip_loading=True), Noting, "known only after they are scored"),
         (lambda: ledger_scored(skip_loading=True, ids=lambda batch: batch[2]), Noting, "Leave skip_loading out"),
         (ledger_scored, WithOwnLosses, "example_losses says"),
@@ -515,6 +515,18 @@ def test_the_callback_can_be_copied_before_a_fit() -> None:
     callback = copy.deepcopy(ledger_scored())
     assert callback.ledger is None
     assert isinstance(callback.selector, LossPercentile)
+
+
+def test_classes_are_known_where_the_loss_tells_them(solo: Any) -> None:
+    net, callback = solo.make(Noting), ExampleSelection(Stratified(TopLoss(0.5)), scoring="ledger")
+    solo.fit(net, callback, data=loader(), max_epochs=3)
+    labels = rows(N)[1]
+    assert callback.memory.labels.tolist() == labels.tolist()
+    for ids in net.steps[5:]:
+        first = ids[0] // BATCH * BATCH
+        for label in range(3):
+            present = int((labels[first : first + BATCH] == label).sum())
+            assert abs(int((labels[ids] == label).sum()) - present / 2) < 1  # its share, rounded
 
 
 def test_random_sampler_is_not_asked_twice(solo: Any) -> None:

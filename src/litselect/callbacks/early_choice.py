@@ -47,7 +47,7 @@ class EarlyChoice:
         if selector.wants_scores:
             if memory.plan.source(epoch) != "ledger":
                 return None
-            known = memory.known.of(torch.tensor(ids))
+            known = memory.recall(torch.tensor(ids))
         if selector.default_seed is None:
             selector.default_seed = memory.seed
         selector.draw_for(epoch, place)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
+from litselect.callbacks.alarms import Alarms
 from litselect.callbacks.id_tap import IdTap
-from litselect.callbacks.merge_ranks import merge_ranks
+from litselect.callbacks.merge_ranks import highest, merge_ranks
 from litselect.callbacks.score_plan import ScorePlan
 from litselect.callbacks.tapped_sampler import Decide
 from litselect.scoring import Ledger, Scores
@@ -41,6 +42,9 @@ class ExampleMemory:
         self.ledger = Ledger(1)
         self.known = KnownScores(self.ledger)
         self.ranks = LossRanks()
+        self.labels: Tensor | None = None  # [size] int32, the class of each example, -1 where it is not known
+        self.alarms = Alarms()
+        self._selecting = False  # whether this epoch selects from its beginning
         self.seed = torch.initial_seed()  # of choices that are made before a batch is loaded
         self._find = find
         self._frozen = decide is not None
@@ -96,19 +100,37 @@ class ExampleMemory:
 
     # ------------------------------------------------------------------ an epoch, a batch
 
-    def begin_epoch(self, epoch: int, step: int, active: bool, device: torch.device) -> None:
+    def begin_epoch(self, epoch: int, step: int, active: bool, keep: float, device: torch.device) -> None:
         """Put together what all ranks know, and rank it. A collective.
 
         Args:
             epoch: its number.
             step: the number of its first batch.
             active: whether rows are selected from its beginning.
+            keep: which share.
             device: the module's.
         """
         self.ledger.to(device)
-        merge_ranks(self.ledger, device)
+        self.share(device)
         self.known.begin_epoch(step)
         self.plan.begin_epoch(epoch, active)
+        if epoch:
+            self.alarms.look(self.ledger, self.labels, keep, selecting=self._selecting)
+        self._selecting = active
+
+    def share(self, device: torch.device) -> None:
+        """Let every rank know what the others learned. A collective."""
+        merge_ranks(self.ledger, device)
+        labels = torch.full((self.ledger.size,), -1, dtype=torch.int32) if self.labels is None else self.labels
+        labels = highest(labels, device)  # a rank that met none takes part
+        self.labels = labels if self.labels is not None or bool((labels >= 0).any()) else None
+
+    def recall(self, ids: Int[Tensor, " batch"]) -> dict[str, Any]:
+        """What is known of `ids`, see `KnownScores.of`, and their classes, where the loss told them."""
+        known = self.known.of(ids)
+        if self.labels is not None:
+            known["targets"] = self.labels[ids.to(self.labels.device)].long().to(ids.device)
+        return known
 
     def arrive(self, trainer: Trainer, batch: Any, batch_idx: int, n: int) -> tuple[Tensor, Selection | None]:
         """The ids of a batch's candidates; and which of them are the rows that arrived, where that was decided before.
@@ -156,7 +178,7 @@ class ExampleMemory:
         """
         fresh = ids if rows is None else ids[rows]
         self.scored(fresh, scores, step)
-        known = self.known.of(ids)
+        known = self.recall(ids)
         percentiles = self.ledger.percentile[fresh]
         if rows is not None:
             known["losses"][rows] = scores.losses.to(known["losses"])
@@ -195,6 +217,17 @@ class ExampleMemory:
         if (predicted := predictions(scores)) is not None:
             confidences, correct = predicted
             self.ledger.predict(ids, confidences.to(device), correct.to(device), step)
+            self._label(ids, cast("Tensor", scores.targets))
+
+    def _label(self, ids: Tensor, targets: Tensor) -> None:
+        if targets.ndim != 1 or targets.is_floating_point():
+            return
+        if self.labels is None:
+            self.labels = torch.full((self.ledger.size,), -1, dtype=torch.int32, device=self.ledger.loss.device)
+        missing = self.ledger.size - len(self.labels)
+        if missing > 0:
+            self.labels = torch.cat([self.labels, self.labels.new_full((missing,), -1)])
+        self.labels[ids.to(self.labels.device)] = targets.to(self.labels)
 
     @staticmethod
     def check(scores: Scores) -> None:
@@ -223,6 +256,9 @@ class ExampleMemory:
             "known": self.known.state_dict(),
             "scored_epoch": self.plan.scored_epoch,
             "seed": self.seed,
+            "labels": None if self.labels is None else self.labels.to("cpu", copy=True),
+            "alarms": self.alarms.state_dict(),
+            "selecting": self._selecting,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -237,6 +273,8 @@ class ExampleMemory:
                 "would name others. Resume with the data set of the checkpoint, or load its weights into a new run."
             )
         self.known.load_state_dict(state["known"])
+        self.labels, self._selecting = state["labels"], state["selecting"]
+        self.alarms.load_state_dict(state["alarms"])
         self.plan.scored_epoch, self.seed = state["scored_epoch"], state["seed"]
 
 

@@ -15,7 +15,7 @@ from litselect.callbacks.callback_base import CallbackBase
 from litselect.callbacks.counters import Counters
 from litselect.callbacks.early_choice import EarlyChoice
 from litselect.callbacks.example_memory import ExampleMemory
-from litselect.callbacks.merge_ranks import merge_ranks
+from litselect.callbacks.learning_rate import RaisedLearningRate
 from litselect.callbacks.nonfinite import POLICIES, Policy
 from litselect.callbacks.refill_queue import RefillQueue
 from litselect.callbacks.requirements import check_fit, declared_batch_size, warn_of_long_schedule
@@ -143,6 +143,7 @@ class ExampleSelection(CallbackBase):
         self.ids = ids
         self.skip_loading = skip_loading
         self.memory: ExampleMemory | None = None
+        self.learning_rate = RaisedLearningRate()
         self.loss_fn = loss_fn
         self.refill = refill
         if self.plan.free and warmup in (None, "auto"):
@@ -221,7 +222,8 @@ class ExampleSelection(CallbackBase):
             step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
             length = trainer.num_training_batches
             active = self.phase.active_at(trainer, 0, 0 if length == math.inf else int(length))
-            self.memory.begin_epoch(trainer.current_epoch, step, active, pl_module.device)
+            self.memory.begin_epoch(trainer.current_epoch, step, active, self.selector.keep, pl_module.device)
+            self._compensate(trainer, active)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
         """Look at the loss of batches that are not scored, under automatic and manual optimization alike."""
@@ -232,6 +234,7 @@ class ExampleSelection(CallbackBase):
         """No step is made from scores that were NaN."""
         if self._session is not None:
             self._session.guard.raise_if_bad()
+            self.learning_rate.apply(optimizer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -249,7 +252,7 @@ class ExampleSelection(CallbackBase):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the ranks tell each other what they learned last."""
         if self.memory is not None:
-            merge_ranks(self.memory.ledger, pl_module.device)
+            self.memory.share(pl_module.device)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take back `on_fit_start`, in case that the loop was never reached."""
@@ -313,6 +316,16 @@ class ExampleSelection(CallbackBase):
         self.memory = memory
         self._place_selector(trainer)
         memory.attach(trainer)
+
+    def _compensate(self, trainer: Trainer, active: bool) -> None:
+        """Longer steps where the selector asks for them, and hides examples so that fewer steps are made."""
+        self.learning_rate.factor = 1.0
+        if not (self.refill and active and self.selector.compensates and self.memory is not None):
+            return
+        self.selector.at(self.phase.progress(trainer) or 0.0, trainer.current_epoch, trainer.max_epochs)
+        size = self.memory.ledger.size
+        kept = self.selector(**self.memory.recall(torch.arange(size, device=self.memory.ledger.loss.device)))
+        self.learning_rate.factor = size / max(1, len(kept))
 
     @property
     def ledger(self) -> Ledger | None:

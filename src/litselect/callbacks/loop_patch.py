@@ -27,10 +27,13 @@ class LoopPatch:
         choose: see `Choose`. Where it answers False the batch is a true skip: no step, no closure, no scheduler, no
             row in the logs.
         train: see `Train`.
+        stepped: called when the step has been made, before schedules move.
         skipped: whether the batch before the first one was skipped: a resumed loop asks before any batch has come.
     """
 
-    def __init__(self, trainer: Trainer, choose: Choose, train: Train, *, skipped: bool = False) -> None:
+    def __init__(
+        self, trainer: Trainer, choose: Choose, train: Train, stepped: Callable[[], None], *, skipped: bool = False
+    ) -> None:
         self._patched: list[tuple[Any, str, Any]] = []
         self._steps = not skipped
         self._arrived: tuple[Any, int] = (None, -1)
@@ -50,7 +53,7 @@ class LoopPatch:
         accumulate = epoch_loop._should_accumulate
         self._replace(epoch_loop, "_should_accumulate", lambda: not self._steps or accumulate())
         for loop in (epoch_loop.automatic_optimization, epoch_loop.manual_optimization):
-            self._replace(loop, "run", self._unless_skipped(loop.run, choose))
+            self._replace(loop, "run", self._unless_skipped(loop.run, choose, stepped))
         # Under manual optimization the connector writes a row after every batch, whatever `_should_accumulate` says.
         connector: Any = cast("Any", trainer)._logger_connector
         write_row = connector.update_train_step_metrics
@@ -76,12 +79,17 @@ class LoopPatch:
         self._patched.append((owner, name, function))
         setattr(owner, name, function)
 
-    def _unless_skipped(self, run: Callable[..., Any], choose: Choose) -> Callable[..., Any]:
+    def _unless_skipped(
+        self, run: Callable[..., Any], choose: Choose, stepped: Callable[[], None]
+    ) -> Callable[..., Any]:
         """Choose, then `run` if that makes a step. Not earlier: a hook that answered -1 has declined the batch."""
 
         def choose_then_run(*args: Any, **kwargs: Any) -> Any:
             self._steps = choose(*self._arrived)
-            return run(*args, **kwargs) if self._steps else {}
+            try:
+                return run(*args, **kwargs) if self._steps else {}
+            finally:
+                stepped()
 
         return choose_then_run
 

@@ -10,6 +10,11 @@ from litselect.scoring import Ledger
 _Op = distributed.ReduceOp
 
 
+def highest(values: Tensor, device: torch.device) -> Tensor:
+    """The highest of each value on any rank. A collective."""
+    return _reduced(values, _Op.MAX, device) if _several() else values
+
+
 def merge_ranks(ledger: Ledger, device: torch.device) -> None:
     """Let every rank know what any rank recorded, by the rule of `Ledger.merge`, in place.
 
@@ -20,22 +25,27 @@ def merge_ranks(ledger: Ledger, device: torch.device) -> None:
         ledger: this rank's.
         device: where the ranks talk to each other.
     """
-    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+    if not _several():
         return
-    rank, home = distributed.get_rank(), ledger.loss.device
-
-    def reduce(values: Tensor, op: distributed.ReduceOp.RedOpType) -> Tensor:
-        values = values.to(device, copy=True)
-        distributed.all_reduce(values, op)
-        return values.to(home)
-
-    latest = reduce(ledger.step, _Op.MAX)
+    rank = distributed.get_rank()
+    latest = _reduced(ledger.step, _Op.MAX, device)
     holders = torch.where(ledger.step == latest, rank, distributed.get_world_size())
-    first = reduce(holders, _Op.MIN) == rank
+    first = _reduced(holders, _Op.MIN, device) == rank
     for name in ("loss", "smoothed", "percentile", "first_learned", "confidence", "learned", "step"):
         values: Tensor = getattr(ledger, name)
         wide = values.float() if values.is_floating_point() else values.int()  # not every backend adds short types
-        setattr(ledger, name, reduce(torch.where(first, wide, 0), _Op.SUM).to(values.dtype))
+        setattr(ledger, name, _reduced(torch.where(first, wide, 0), _Op.SUM, device).to(values.dtype))
     for name in ("seen", "scored", "trained", "forgotten"):
         values = getattr(ledger, name)
-        setattr(ledger, name, reduce(values.int(), _Op.MAX).to(values.dtype))
+        setattr(ledger, name, _reduced(values.int(), _Op.MAX, device).to(values.dtype))
+
+
+def _several() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _reduced(values: Tensor, op: distributed.ReduceOp.RedOpType, device: torch.device) -> Tensor:
+    """`values` of all ranks together, where those of this one are."""
+    home, values = values.device, values.to(device, copy=True)
+    distributed.all_reduce(values, op)
+    return values.to(home)

@@ -58,7 +58,7 @@ def _check_provided(callback: ExampleSelection) -> None:
     if callback.across_ranks:
         provided, remedy = {"losses"}, "Use a selector that needs no more, or across_ranks=False."
     elif plan.free or plan.max_age or plan.rescore_every > 1:
-        provided = {"losses", *REMEMBERED}
+        provided = {"losses", "targets", *REMEMBERED}
         remedy = "Score every batch (scoring=ScoringPass(), rescore_every=1, max_age=0), or use another selector."
     else:
         provided, remedy = {"losses", "logits", "targets", *REMEMBERED}, "Use a selector that needs no more."

@@ -75,7 +75,9 @@ class SelectionSession:
         self._optimizer_steps = trainer.global_step
         # One row alone crashes batch statistics, to which a plain batch gives no trouble.
         self._minimum = 2 if any(isinstance(child, _BatchNorm) for child in module.modules()) else 1
-        self.patch = LoopPatch(trainer, self._choose, self._train, skipped=callback.skipped)
+        self.patch = LoopPatch(
+            trainer, self._choose, self._train, callback.learning_rate.restore, skipped=callback.skipped
+        )
 
     def close(self) -> None:
         """Put the loops back."""
@@ -141,14 +143,14 @@ class SelectionSession:
         if not chooses:
             return {}
         if source == "ledger":
-            return memory.known.of(ids)
+            return memory.recall(ids)
         rows = memory.outdated(ids) if source == "aged" else None
         if rows is None:
             scores = self.scores = self._score(batch, batch_idx, n)
         elif len(rows):
             scores = self._score(take_rows(batch, rows, n), batch_idx, len(rows))
         else:
-            return memory.known.of(ids)
+            return memory.recall(ids)
         if scores is None:
             return None
         return memory.refreshed(ids, rows, scores, self._step, callback.selector.needs)

@@ -55,6 +55,12 @@ class Selector(ABC):
     probabilistic: bool = False
     """Whether the number of chosen rows is random: then it may be anything from none to all."""
 
+    remembers: bool = False
+    """Whether losses are meant to be the last known ones, of a ledger: then no scoring pass is made for them."""
+
+    compensates: bool = False
+    """Whether the learning rate is to rise as the number of steps falls, where hidden rows make for fewer of them."""
+
     weighted: bool = False
     """Whether answers carry weights."""
 
@@ -229,6 +235,10 @@ class Selector(ABC):
             words = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
             self._generator = torch.Generator().manual_seed(int(words[0]) >> 1)
         return self._generator
+
+    def at(self, progress: float, epoch: int, epochs: int | None) -> None:
+        """Say how far training is: the share that is done, the epochs that are done, and of how many (-1: no end)."""
+        self.progress, self.epoch, self.epochs = progress, epoch, epochs if epochs is not None and epochs > 0 else None
 
     def draw_for(self, *place: int) -> None:
         """Begin the random stream of `place`, whatever was drawn before; a generator that was given goes on.

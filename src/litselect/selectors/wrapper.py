@@ -53,6 +53,8 @@ class Wrapper(Selector):
         self.needs = selector.needs | needs
         self.probabilistic = selector.probabilistic
         self.weighted = selector.weighted
+        self.remembers = selector.remembers
+        self.compensates = selector.compensates
         self._own_needs = needs
         self._stream = (len(selector._stream) + 1, *selector._stream)
         for name in self._HANDED_ON:
