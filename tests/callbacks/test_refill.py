@@ -270,7 +270,7 @@ def test_columns_that_change_are_refused(solo: Any) -> None:
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             return F.cross_entropy(self.net(batch[0]), batch[1])
 
-    with pytest.raises(ValueError, match="a batch of 3 columns was followed by one of 4"):
+    with pytest.raises(ValueError, match=r"a batch of 3 columns .* was followed by one of 4"):
         solo.fit(solo.make(First), ExampleSelection(TopLoss(keep=0.5), refill=True), data=loader_of(batches))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from litselect.callbacks.check_state import check_state
+
 
 @dataclass
 class Counters:
@@ -35,5 +37,9 @@ class Counters:
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Count on from `state`."""
-        vars(self).update(state)
+        """Count on from `state`.
+
+        Raises:
+            ValueError: if it isn't the state of counters.
+        """
+        vars(self).update(check_state("counters", state, self.state_dict()))

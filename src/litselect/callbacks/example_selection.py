@@ -21,6 +21,7 @@ from litselect.callbacks.refill_queue import RefillQueue
 from litselect.callbacks.requirements import check_fit, declared_batch_size, warn_of_long_schedule
 from litselect.callbacks.run_state import (
     gather_ranks,
+    load_selector,
     own_state,
     pick_state,
     resume_run,
@@ -282,7 +283,7 @@ class ExampleSelection(CallbackBase):
         self.skipped, self.checks, self.verified = state["skipped"], state["checks"], state["verified"]
         self.training_batch_size = state["training_batch_size"]
         if state["selector"] is not None:
-            self.selector.load_state_dict(state["selector"])
+            load_selector(self.selector, state["selector"])
         if self.memory is not None and (remembered := state_dict.get("memory")) is not None:
             self.memory.load_state_dict(remembered)
             self.memory.ranks.load_state_dict(state["loss_ranks"])

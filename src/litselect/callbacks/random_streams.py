@@ -8,6 +8,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from litselect.callbacks.check_state import REMEDY
+
 
 def streams_state(device: torch.device) -> dict[str, Any]:
     """The states of torch (CPU and `device`), numpy and Python, as tensors and numbers."""
@@ -25,7 +27,21 @@ def streams_state(device: torch.device) -> dict[str, Any]:
 
 
 def restore_streams(state: dict[str, Any], device: torch.device) -> None:
-    """Put the streams where `state` says."""
+    """Put the streams where `state` says.
+
+    Raises:
+        ValueError: if it isn't what `streams_state` makes.
+    """
+    try:
+        _restore(state, device)
+    except Exception as error:
+        raise ValueError(
+            "The state of random streams must hold those of torch, numpy and Python, but got one that they don't "
+            f"take ({type(error).__name__}: {error}). {REMEDY}"
+        ) from error
+
+
+def _restore(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"].cpu())
     kind, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002

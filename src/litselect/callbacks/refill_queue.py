@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
+from litselect.callbacks.check_state import REMEDY, check_state
 from litselect.scoring.rows import Column, columns_of, constants_of, join, take, with_columns
 
 if TYPE_CHECKING:
@@ -46,10 +48,12 @@ class RefillQueue:
                 "Give it one entry per example, or train without refill."
             )
         self._constants = constants
-        if self._columns and len(self._columns) != len(chosen):
+        old, new = [_kind(column) for column in self._columns], [_kind(column) for column in chosen]
+        if self._columns and old != new:
             raise ValueError(
-                f"refill=True puts rows of several batches together, but a batch of {len(self._columns)} columns was "
-                f"followed by one of {len(chosen)}. Let every batch have one structure, or train without refill."
+                f"refill=True puts rows of several batches together, but a batch of {len(old)} columns "
+                f"({', '.join(old)}) was followed by one of {len(new)} ({', '.join(new)}). Let every batch have one "
+                "structure, or train without refill."
             )
         pairs = zip(self._columns, chosen, strict=True) if self._columns else ()
         self._columns = [join([_beside(old, new), new]) for old, new in pairs] or chosen
@@ -76,9 +80,20 @@ class RefillQueue:
         return {"columns": [_plain(column) for column in self._columns], "rows": self._rows, "dropped": self.dropped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state`; the rows follow the next batch to its device."""
-        self._columns = [_restored(column) for column in state["columns"]]
-        self._rows, self.dropped = state["rows"], state["dropped"]
+        """Continue from `state`; the rows follow the next batch to its device.
+
+        Raises:
+            ValueError: if it isn't the state of a queue.
+        """
+        check_state("a refill queue", state, self.state_dict())
+        columns, rows, dropped = [_restored(column) for column in state["columns"]], state["rows"], state["dropped"]
+        lengths = [len(column) for column in columns]
+        if rows < 0 or dropped < 0 or (rows and not columns) or set(lengths) - {rows}:
+            raise ValueError(
+                f"Every column of a refill queue must hold all its rows, but got {rows} rows, {dropped} dropped, and "
+                f"columns of {lengths}. {REMEDY}"
+            )
+        self._columns, self._rows, self.dropped = columns, rows, dropped
 
 
 def _beside(column: Column, other: Column) -> Column:
@@ -98,10 +113,24 @@ def _plain(column: Column) -> Any:
 
 
 def _restored(column: Any) -> Column:
-    if not isinstance(column, dict):
-        return column
-    values = cast("Any", column["array"])
-    return np.array(values.numpy() if isinstance(values, torch.Tensor) else values, cast("Any", column["dtype"]))
+    restored: Any = column
+    if isinstance(column, dict) and column.keys() == {"array", "dtype"}:
+        values, dtype = (cast("Any", column)[name] for name in ("array", "dtype"))
+        with contextlib.suppress(TypeError, ValueError):  # a dtype that is none, or not that of the values
+            restored = np.array(values.numpy() if isinstance(values, torch.Tensor) else values, dtype)
+    if not isinstance(restored, (list, tuple)) and not getattr(restored, "ndim", 0):
+        raise ValueError(
+            "A column of a refill queue must be a tensor or array with one entry per row, or a list, but a "
+            f"{type(restored).__name__} was received. {REMEDY}"
+        )
+    return cast("Column", restored)
+
+
+def _kind(column: Column) -> str:
+    """What must not change from batch to batch: joined columns of two kinds would silently become one of a third."""
+    if isinstance(column, np.ndarray):
+        return f"array of kind {cast('Any', column).dtype.kind}"
+    return str(column.dtype) if isinstance(column, torch.Tensor) else type(column).__name__
 
 
 def _same(one: list[Any], other: list[Any]) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import distributed
 
+from litselect.callbacks.check_state import REMEDY, check_state
 from litselect.callbacks.counters import Counters
 from litselect.callbacks.random_streams import restore_streams, streams_state
 from litselect.callbacks.rank_buffers import own_buffers, restore_buffers
@@ -55,7 +56,13 @@ def own_state(
 
 
 def pick_state(state: dict[str, Any], callback: ExampleSelection, rank: int, world_size: int) -> dict[str, Any]:
-    """This rank's part of a checkpoint, less what does not fit the present settings (each with a warning)."""
+    """This rank's part of a checkpoint, less what does not fit the present settings (each with a warning).
+
+    Raises:
+        ValueError: if it isn't what `ExampleSelection.state_dict` makes. All ranks' parts are looked at, so that either
+            every rank raises or none does.
+    """
+    _check(state, callback)
     saved, own = state["selector"], selector_name(callback.selector)
     ranks = state["ranks"]
     known = rank < len(ranks)
@@ -82,6 +89,34 @@ def pick_state(state: dict[str, Any], callback: ExampleSelection, rank: int, wor
         )
         picked["selector"] = None
     return picked
+
+
+def _check(state: dict[str, Any], callback: ExampleSelection) -> None:
+    check_state(
+        f"{type(callback).__name__}", state, {"selector": "", "across_ranks": False, "ranks": [], "memory": None}
+    )
+    if not state["ranks"]:
+        raise ValueError(f"A checkpoint must hold the state of at least one rank, but got none. {REMEDY}")
+    for rank, own in enumerate(state["ranks"]):
+        check_state(f"rank {rank}", own, own_state(callback, None, None))
+        Counters().load_state_dict(own["counters"])
+        RefillQueue().load_state_dict(own["queue"])
+        check_state("buffers", own["buffers"], dict.fromkeys(own["buffers"], torch.empty(0)))
+
+
+def load_selector(selector: Selector, state: dict[str, Any]) -> None:
+    """Let `selector` go on from the state of one of its class.
+
+    Raises:
+        ValueError: if it can't.
+    """
+    try:
+        selector.load_state_dict(state)
+    except Exception as error:
+        raise ValueError(
+            f"The state of a selector must be one that {selector!r} can go on from, but got one with "
+            f"{', '.join(map(str, state)) or 'nothing'} ({type(error).__name__}: {error}). {REMEDY}"
+        ) from error
 
 
 def _without_stream(state: Any) -> Any:
