@@ -138,6 +138,7 @@ def state_of(callback: ExampleSelection, world: int = 1) -> dict[str, Any]:
         ranks_.append(own)
     return {
         "selector": selector_name(callback.selector), "across_ranks": callback.across_ranks, "ranks": ranks_,
+        "memory": None,
     }  # fmt: skip
 
 
