@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -65,6 +66,11 @@ def as_ledger(difficulty: Tensor) -> Inputs:
     return {"losses": difficulty, "ids": torch.arange(len(difficulty)) + 100}
 
 
+def as_learned(difficulty: Tensor) -> Inputs:
+    """The input of a selector that leaves out what is predicted rightly and surely: the less, the harder."""
+    return {"losses": difficulty, "confidences": (-difficulty.float() / 20).exp().to(difficulty.dtype)}
+
+
 @dataclass(frozen=True)
 class Case:
     """A selector with canonical settings.
@@ -75,6 +81,8 @@ class Case:
         draws: chooses at random.
         prefers_hard: is likelier to choose a candidate of higher difficulty.
         weighted: answers with weights.
+        estimates: what the mean of weight * loss over the chosen rows estimates without bias: the ``"mean"`` over the
+            candidates, or, counted as often as there are chosen rows, their ``"sum"``.
         has_keep: takes `keep`.
         keeps_all: trains every candidate, whatever `keep` is.
         stateful: remembers more than its random stream.
@@ -88,6 +96,7 @@ class Case:
     draws: bool = False
     prefers_hard: bool = True
     weighted: bool = False
+    estimates: Literal["mean", "sum"] = "mean"
     has_keep: bool = True
     keeps_all: bool = False
     stateful: bool = False

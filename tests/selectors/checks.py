@@ -173,7 +173,7 @@ def planted_hard_rows_are_preferred(case: Case) -> None:
         with shapes.unchecked():
             chosen = case.choose(difficulty, seed=seed).indices
         share += (hard[chosen].sum() - (~hard)[chosen].sum()).item() / (n / 2) / draws
-        if case.prefers_hard and not case.draws:
+        if case.prefers_hard and not case.draws and not case.fresh().probabilistic:
             assert hard[chosen].all(), "k hard rows were there to be chosen"
     bound = 2 * tolerance(draws, n // 2)
     assert (share > bound) if case.prefers_hard else (abs(share) < bound), f"hard minus easy: {share:.3f}"
@@ -181,12 +181,12 @@ def planted_hard_rows_are_preferred(case: Case) -> None:
 
 @check()
 def equal_rows_are_treated_alike(case: Case) -> None:
-    """Constant scores, too. A selector that draws nothing gives ties to the earlier row."""
+    """Constant scores, too. A selector that draws nothing gives ties to the earlier row, if it has to break them."""
     for levels in (1, 3):
         n = 9
         difficulty = (torch.arange(n) % levels).float() * 5 + 1
         included = case.inclusion(case.inputs(difficulty), keep=2 / 3)
-        if case.draws or not case.prefers_hard:
+        if case.draws or not case.prefers_hard or case.fresh().probabilistic:
             for level in difficulty.unique():
                 alike = included[difficulty == level]
                 assert alike.max() - alike.min() <= math.sqrt(2) * tolerance(DRAWS)
@@ -214,6 +214,8 @@ def weights_are_unbiased(case: Case) -> None:
         assert (weights >= 0).all()
         if len(selection):
             estimates[seed] = (weights.double() * values[:, selection.indices]).mean(1)
+        if case.estimates == "sum":  # fewer steps: each counts for its rows
+            estimates[seed] *= len(selection) / n
     error = (estimates.mean(0) - values.mean(1)).abs()
     assert (error <= 5 * estimates.std(0) / math.sqrt(DRAWS) + 1e-6).all(), f"off by {error.tolist()}"
 
@@ -253,8 +255,10 @@ def the_dtype_of_the_scores_does_not_matter(case: Case) -> None:
 @check()
 def large_half_precision_scores_do_not_overflow(case: Case) -> None:
     difficulty = torch.tensor([1.0, 2.0, 3.0, 4.0] * 3, dtype=torch.float16) * 5000
-    assert len(case.choose(difficulty, keep=1.0)) == 12
-    if case.prefers_hard and not case.draws:
+    chosen = case.choose(difficulty, keep=1.0).indices
+    assert (difficulty[chosen] == 20000).sum() == 3
+    assert len(chosen) == 12 or case.fresh(1.0).keep < 1
+    if case.prefers_hard and not case.draws and not case.fresh().probabilistic:
         assert (difficulty[case.choose(difficulty, keep=0.25).indices] == 20000).all()
 
 

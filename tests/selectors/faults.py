@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from litselect.selectors import LossPercentile, RandomSubset, Selection, Selector, TopLoss
+from litselect.selectors import InfoBatch, LossPercentile, RandomSubset, Selection, Selector, TopLoss
 from litselect.selectors.fixed_size import inclusion_probabilities, systematic_sample
 from tests.selectors.case import Case
 from tests.selectors.specimens import Remembering, WeightedDraw, highest
@@ -270,6 +270,9 @@ FAULTS: list[tuple[str, Case]] = [
     ("equal_rows_are_treated_alike", made("ordinal ranks", OrdinalRanks, draws=True)),
     ("weights_are_unbiased", made("unnormalised", Unnormalised, draws=True, weighted=True)),
     ("weights_are_unbiased", made("all alike", Unweighing, draws=True, weighted=True)),
+    ("weights_are_unbiased", Case("larger steps", lambda keep, seed: InfoBatch(seed=seed), draws=True, weighted=True)),
+    ("weights_are_unbiased", Case("as many steps", lambda keep, seed: InfoBatch(normalised=True, seed=seed), draws=True,
+                                  weighted=True, estimates="sum")),
     ("an_unweighted_choice_has_no_weights", rule("ones", lambda x, k: Selection(torch.arange(k), torch.ones(k)))),
     ("broken_scores_are_refused", Case("lenient", lambda keep, seed: Lenient(keep))),
     ("the_dtype_of_the_scores_does_not_matter", rule("rounds", lambda x, k: top(x / 3000 + 1, k))),

@@ -1,7 +1,9 @@
 """Which rows to train: tensors in, row indices (and weights) out. Pure torch, no Lightning."""
 
 from litselect.selectors.diverse_subset import DiverseSubset
+from litselect.selectors.hide_learned import HideLearned
 from litselect.selectors.importance_sampling import ImportanceSampling
+from litselect.selectors.info_batch import InfoBatch
 from litselect.selectors.keep_all import KeepAll
 from litselect.selectors.loss_percentile import LossPercentile
 from litselect.selectors.mixture import Mixture
@@ -20,7 +22,9 @@ from litselect.selectors.uncertainty import Uncertainty
 
 __all__ = [
     "DiverseSubset",
+    "HideLearned",
     "ImportanceSampling",
+    "InfoBatch",
     "KeepAll",
     "LossPercentile",
     "Mixture",
