@@ -124,6 +124,8 @@ CASES = [
     wrapping("Mixture-seeded", lambda keep, seed: Mixture(TopLoss(keep), uniform=0.3, seed=seed)),
     wrapping("NoiseGuard", lambda keep, seed: NoiseGuard(percentile(keep, seed), drop_top=0.1)),
     wrapping("NoiseGuard-independent", lambda keep, seed: NoiseGuard(percentile(keep, seed, False), drop_top=0.1)),
+    wrapping("NoiseGuard-auto", lambda keep, seed: NoiseGuard(percentile(keep, seed), drop_top="auto"),
+             also_takes=("percentiles", "ages")),
     wrapping("Stratified", lambda keep, seed: Stratified(percentile(keep, seed))),
     wrapping("Stratified-weighted", lambda keep, seed: Stratified(by_loss(keep, seed)), weighted=True),
     wrapping("Scheduled", lambda keep, seed: Scheduled(percentile(0.5, seed), (keep, keep))),
