@@ -4,7 +4,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from litselect.selectors import KeepAll, LossPercentile, RandomSubset, Selection, Selector, TopLoss
+from litselect.selectors import (
+    HideLearned,
+    KeepAll,
+    LossPercentile,
+    NoiseGuard,
+    RandomSubset,
+    RankSampling,
+    RatedSubset,
+    ReducibleLoss,
+    Selection,
+    Selector,
+    TopLoss,
+)
+from litselect.selectors.selector import _SOURCES, SCORES
 from tests.selectors.specimens import LeastSure
 
 
@@ -104,6 +117,41 @@ def test_what_is_wanted_is_what_is_needed() -> None:
     assert TopLoss().wants == TopLoss.needs == {"losses"}
     assert TopLoss().wants_scores
     assert not RandomSubset().wants_scores
+
+
+@pytest.mark.parametrize(
+    ("selector", "given", "message"),
+    [
+        (
+            RankSampling(),
+            {"losses"},
+            r"needs percentiles, but percentiles was not given. Call it with percentiles=... \(ranks of the last known "
+            r'losses, which a ledger knows: scoring="ledger"\), or use within="batch"',
+        ),
+        (
+            RankSampling(within="batch"),
+            {"percentiles"},
+            r"Call it with losses=... \(.* from a scoring pass or a ledger\).$",
+        ),
+        (RatedSubset(), {"losses"}, r"Call it with ratings=... \(a rater's scores\).$"),
+        (RatedSubset(within_class=True), {"ratings"}, r"targets=... \(.*\), or use within_class=False"),
+        (
+            ReducibleLoss(irreducible=torch.zeros(9)),
+            {"losses"},
+            r"needs ids, losses, but ids was .* Call it with ids=... ",
+        ),
+        (HideLearned(), {"percentiles"}, r"but confidences was not given. Call it with confidences=... \(.* a ledger"),
+        (NoiseGuard(RankSampling(), "auto"), {"percentiles"}, r"but losses, targets was not given"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_missing_score_is_named_with_where_it_comes_from(selector: Selector, given: set[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        selector(**{name: torch.rand(4) for name in given})  # pyright: ignore
+
+
+def test_every_score_has_a_source() -> None:
+    assert _SOURCES.keys() == set(SCORES)
 
 
 def test_keep_all_says_what_it_cannot_do() -> None:

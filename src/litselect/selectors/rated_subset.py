@@ -65,6 +65,7 @@ class RatedSubset(Selector):
             )
         self.temperature, self.hard, self.within_class = temperature, hard, within_class
         self.needs = frozenset({"ratings", "targets"} if within_class else {"ratings"})
+        self._instead = ", or use within_class=False, which needs no targets" if within_class else ""
 
     def select(
         self, k: int, *, ratings: Float[Tensor, " batch"], targets: Shaped[Tensor, "batch ..."] | None = None

@@ -22,6 +22,18 @@ SCORES: Final = ("losses", "logits", "targets", "ids", "ratings", "percentiles",
 
 _FLAT: Final = ("losses", "ids", "ratings", "percentiles", "confidences", "ages")  # one number a candidate
 _SHARES: Final = ("percentiles", "confidences")
+_SOURCES: Final = {
+    "losses": "one for each candidate, from a scoring pass or a ledger",
+    "logits": "the network's outputs, from a scoring pass",
+    "targets": "what the loss compares them with",
+    "ids": "each candidate's position in the data set, which a ledger or `ids=` knows",
+    "ratings": "a rater's scores",
+    "percentiles": 'ranks of the last known losses, which a ledger knows: scoring="ledger"',
+    "confidences": "of the last known predictions, which a ledger knows",
+    "ages": "of the last known losses, which a ledger knows",
+}
+"""Where they come from."""
+
 _CONTEXT: Final = frozenset({"candidates", "device", "mean_loss"})
 
 
@@ -65,6 +77,7 @@ class Selector(ABC):
     """Whether answers carry weights."""
 
     _takes: ClassVar[frozenset[str] | None] = frozenset()  # None: everything, as wrappers do
+    _instead: str = ""  # what else can be done where a need is missing, for the message
     _stream: tuple[int, ...] = ()  # tells apart the random streams of selectors that share a seed
     _derived: ClassVar[frozenset[str]] = frozenset()  # attributes that follow from other arguments: not in the repr
 
@@ -186,9 +199,10 @@ class Selector(ABC):
     def _validate(self, given: dict[str, Tensor], candidates: int | None) -> int:
         uses = self._uses(given.keys())
         if missing := sorted(uses - given.keys()):
+            remedies = [f"{name}=... ({_SOURCES[name]})" for name in missing]
             raise ValueError(
                 f"{type(self).__name__} needs {', '.join(sorted(self.needs))}, but {', '.join(missing)} was not given. "
-                f"Call it with {', '.join(f'{name}=...' for name in sorted(self.needs))}."
+                f"Call it with {', '.join(remedies)}{self._instead}."
             )
         for name, tensor in given.items():
             flat = name in _FLAT
