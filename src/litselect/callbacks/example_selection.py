@@ -19,15 +19,8 @@ from litselect.callbacks.learning_rate import RaisedLearningRate
 from litselect.callbacks.nonfinite import POLICIES, Policy
 from litselect.callbacks.refill_queue import RefillQueue
 from litselect.callbacks.requirements import check_fit, declared_batch_size, warn_of_long_schedule
-from litselect.callbacks.run_state import (
-    gather_ranks,
-    load_selector,
-    own_state,
-    pick_state,
-    resume_run,
-    selector_name,
-    settle_progress,
-)
+from litselect.callbacks.resume_loops import resume_run, settle_progress
+from litselect.callbacks.run_state import gather_ranks, load_selector, own_state, pick_state, selector_name
 from litselect.callbacks.score_plan import REMEMBERED, ScorePlan
 from litselect.callbacks.selection_log import log_batch, log_epoch
 from litselect.callbacks.selection_session import SelectionSession
