@@ -19,7 +19,7 @@ def _section(section: Section, folder: Path) -> list[str]:
     if section.text:
         parts.append(section.text)
     if section.table is not None:
-        parts.append(_table(section.table))
+        parts.append(to_table(section.table))
     if section.statements:
         parts.append("\n".join(f"- {statement}" for statement in section.statements))
     return [*parts, *(f"![{figure.caption}]({_link(figure.file, folder)})" for figure in section.figures)]
@@ -29,6 +29,7 @@ def _link(file: Path, folder: Path) -> str:
     return Path(os.path.relpath(file, folder)).as_posix()
 
 
-def _table(table: Table) -> str:
+def to_table(table: Table) -> str:
+    """Headers and rows; all columns but the first are set right."""
     rule = ("---", *("---:" for _ in table.headers[1:]))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (table.headers, rule, *table.rows))

@@ -30,9 +30,14 @@ def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
 
     It runs in `tmp_path / "run"` unless told otherwise.
     """
-    from experiments import compare, irreducible_loss, train
+    from experiments import compare, irreducible_loss, selector_table, train
 
-    jobs = {"train": train.main, "compare": compare.main, "irreducible_loss": irreducible_loss.main}
+    jobs = {
+        "train": train.main,
+        "compare": compare.main,
+        "irreducible_loss": irreducible_loss.main,
+        "selector_table": selector_table.main,
+    }
 
     def call(name: str, *arguments: str) -> int:
         where = () if any("hydra.run.dir" in argument for argument in arguments) else (f"hydra.run.dir={tmp_path}/run",)
