@@ -52,6 +52,7 @@ class HideLearned(Selector):
     Raises:
         ValueError: if one of the arguments is out of range.
 
+    >>> import torch
     >>> select = HideLearned(fraction=0.5)
     >>> losses, confidences = torch.tensor([0.1, 0.2, 2.0, 3.0]), torch.tensor([0.9, 0.6, 0.0, 0.0])
     >>> select(losses=losses, confidences=confidences).indices

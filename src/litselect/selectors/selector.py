@@ -22,7 +22,7 @@ SCORES: Final = ("losses", "logits", "targets", "ids", "ratings", "percentiles",
 
 _FLAT: Final = ("losses", "ids", "ratings", "percentiles", "confidences", "ages")  # one number a candidate
 _SHARES: Final = ("percentiles", "confidences")
-_SOURCES: Final = {
+_SOURCES: Final = {  # where they come from
     "losses": "one for each candidate, from a scoring pass or a ledger",
     "logits": "the network's outputs, from a scoring pass",
     "targets": "what the loss compares them with",
@@ -32,7 +32,6 @@ _SOURCES: Final = {
     "confidences": "of the last known predictions, which a ledger knows",
     "ages": "of the last known losses, which a ledger knows",
 }
-"""Where they come from."""
 
 _CONTEXT: Final = frozenset({"candidates", "device", "mean_loss"})
 
