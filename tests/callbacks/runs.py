@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop
+from litselect.callbacks.score_plan import REMEMBERED
 from litselect.selectors import KeepAll, LossPercentile, TopLoss
 from tests.callbacks.kit import clone, seed_streams
 from tests.selectors.registry import CASES
@@ -157,7 +158,7 @@ class NetWithEnds(Net):
 # ---------------------------------------------------------------------- how it is selected
 
 
-PROVIDED = {"losses", "logits", "targets"}  # what `ExampleSelection` gives to a selector
+PROVIDED = {"losses", "logits", "targets", *REMEMBERED}  # what `ExampleSelection` gives to a selector
 KEEP = 0.4
 
 
@@ -186,7 +187,7 @@ SELECTIONS: dict[str, Callable[[], ExampleSelection]] = {
 
 def selection(name: str) -> ExampleSelection:
     """One of `SELECTIONS`, or one of `SELECTORS`, whose seed follows from that of the run."""
-    return SELECTIONS[name]() if name in SELECTIONS else ExampleSelection(SELECTORS[name](KEEP, None))
+    return SELECTIONS[name]() if name in SELECTIONS else ExampleSelection(SELECTORS[name](KEEP, None), ids=ids_of)
 
 
 # ---------------------------------------------------------------------- one run
