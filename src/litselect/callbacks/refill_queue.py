@@ -88,7 +88,7 @@ class RefillQueue:
         check_state("a refill queue", state, self.state_dict())
         columns, rows, dropped = [_restored(column) for column in state["columns"]], state["rows"], state["dropped"]
         lengths = [len(column) for column in columns]
-        if rows < 0 or dropped < 0 or (rows and not columns) or set(lengths) - {rows}:
+        if dropped < 0 or (rows and not columns) or set(lengths) - {rows}:
             raise ValueError(
                 f"Every column of a refill queue must hold all its rows, but got {rows} rows, {dropped} dropped, and "
                 f"columns of {lengths}. {REMEDY}"
