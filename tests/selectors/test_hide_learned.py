@@ -44,7 +44,6 @@ def test_it_equals_a_loop_over_rows(data: st.DataObject) -> None:
     )
     assert chosen.indices.tolist() == trained
     assert chosen.weights is None
-    assert select.counts == (n - len(trained), n)
 
 
 def test_the_fraction_shrinks_as_published() -> None:
@@ -115,51 +114,6 @@ def test_what_it_needs() -> None:
         with pytest.raises(ValueError, match="1 of 3 rows are NaN"):
             HideLearned()(**inputs)  # pyright: ignore
     HideLearned()(percentiles=rank, confidences=sure, losses=broken)  # not looked at
-
-
-# ---------------------------------------------------------------------- the learning rate
-
-
-def hide(select: HideLearned, hidden: int, n: int = 10) -> None:
-    ranks = torch.tensor([0.0] * hidden + [0.99] * (n - hidden))
-    select(percentiles=ranks, confidences=torch.ones(n))
-
-
-def test_the_learning_rate_factor_counts_what_was_hidden_in_this_epoch() -> None:
-    select = HideLearned(0.5)
-    assert select.learning_rate_factor == 1
-    hide(select, 2)
-    assert select.learning_rate_factor == pytest.approx(1 / 0.8)
-    hide(select, 4)
-    assert select.counts == (6, 20)
-    assert select.learning_rate_factor == pytest.approx(1 / 0.7)
-    select.epoch = 1
-    assert select.counts == (0, 0), "a new epoch, new counts, before its first batch already"
-    assert select.learning_rate_factor == 1
-    hide(select, 1)
-    assert select.learning_rate_factor == pytest.approx(1 / 0.9)
-
-
-def test_the_learning_rate_factor_is_bounded_by_the_fraction() -> None:
-    """A first batch of learned rows alone would make it infinite."""
-    select = HideLearned(0.3)
-    hide(select, 10)
-    assert select.counts == (10, 10)
-    assert select.learning_rate_factor == pytest.approx(1 / 0.7)
-
-
-def test_the_counts_are_state() -> None:
-    select = HideLearned(0.5)
-    select.epoch = 3
-    hide(select, 4)
-    heir = HideLearned(0.5)
-    heir.epoch = 3
-    heir.load_state_dict(select.state_dict())
-    assert heir.counts == (4, 10)
-    heir.epoch = 4
-    assert heir.counts == (0, 0)
-    select.reset()
-    assert select.counts == (0, 0)
 
 
 @pytest.mark.parametrize(

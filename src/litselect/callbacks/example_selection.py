@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - the base of all of them
 
 from litselect.callbacks.active_phase import ActivePhase
 from litselect.callbacks.callback_base import CallbackBase
 from litselect.callbacks.counters import Counters
-from litselect.callbacks.early_choice import EarlyChoice
 from litselect.callbacks.example_memory import ExampleMemory
 from litselect.callbacks.learning_rate import RaisedLearningRate
+from litselect.callbacks.memory_setup import learning_rate_factor, place_selector, prepare_memory
 from litselect.callbacks.nonfinite import POLICIES, Policy
 from litselect.callbacks.refill_queue import RefillQueue
 from litselect.callbacks.requirements import check_fit, declared_batch_size, warn_of_long_schedule
@@ -165,7 +163,10 @@ class ExampleSelection(CallbackBase):
             self._rank, self._world_size, self._resumed = trainer.global_rank, trainer.world_size, False
             self.training_batch_size, self.checks, self.verified = 0, 0, False
             self.queue = RefillQueue()  # what an earlier fit left over may be rows of other data
-            self._remember(trainer, pl_module)
+            self.memory = prepare_memory(self, trainer, pl_module)
+            if self.memory is not None:
+                place_selector(self, trainer)
+                self.memory.attach(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make sure that selection ends with the fit loop, whichever way that is left."""
@@ -206,7 +207,7 @@ class ExampleSelection(CallbackBase):
             if self._loaded is not None:
                 resume_run(self._loaded, trainer, pl_module, session.patch)
                 self._loaded = None
-            self._place_selector(trainer)  # whose default seed is that of the stream which has just been resumed
+            place_selector(self, trainer)  # whose default seed is that of the stream which has just been resumed
 
         session.patch.once(trainer.strategy, "on_train_start", begin)  # after everybody else's hook, which may draw
 
@@ -217,7 +218,7 @@ class ExampleSelection(CallbackBase):
             length = trainer.num_training_batches
             active = self.phase.active_at(trainer, 0, 0 if length == math.inf else int(length))
             self.memory.begin_epoch(trainer.current_epoch, step, active, self.selector.keep, pl_module.device)
-            self._compensate(trainer, active)
+            self.learning_rate.factor = learning_rate_factor(self, trainer, active)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
         """Look at the loss of batches that are not scored, under automatic and manual optimization alike."""
@@ -254,6 +255,11 @@ class ExampleSelection(CallbackBase):
         if self.memory is not None:
             self.memory.detach()
 
+    @property
+    def ledger(self) -> Ledger | None:
+        """What is remembered of every example, where something is: from the first fit on."""
+        return None if self.memory is None else self.memory.ledger
+
     # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
@@ -282,49 +288,6 @@ class ExampleSelection(CallbackBase):
             self.memory.ranks.load_state_dict(state["loss_ranks"])
         self._loaded = state if state["streams"] is not None else None
         self._resumed = True
-
-    def _place_selector(self, trainer: Trainer) -> None:
-        """Give each rank a random stream of its own, or all of them a common one."""
-        if not self.across_ranks:
-            # Ranks that hold parts of one network get the same data and must choose the same rows of it.
-            self.selector.rank = (trainer.distributed_sampler_kwargs or {}).get("rank", self._rank)
-        elif trainer.world_size > 1:
-            self.selector.default_seed = trainer.strategy.broadcast(torch.initial_seed())
-
-    def _remember(self, trainer: Trainer, module: LightningModule) -> None:
-        """Prepare the ledger, before the loaders are made. A fit that goes on with the same Trainer keeps it."""
-        if not self.plan.needs_ledger and not self.skip_loading:
-            return
-        going_on = self.memory is not None and trainer.fit_loop.epoch_progress.current.ready > 0
-        early = self.skip_loading
-        if early is None:
-            early = (self.plan.free or self.plan.rescore_every > 1) and self.ids is None
-        minimum = 2 if any(isinstance(child, _BatchNorm) for child in module.modules()) else 1
-        memory = ExampleMemory(
-            self.plan if going_on else replace(self.plan, scored_epoch=None),
-            self.ids,
-            EarlyChoice(self, trainer, minimum) if early else None,
-        )
-        if going_on:
-            memory.take_over(cast("ExampleMemory", self.memory))
-        self.memory = memory
-        self._place_selector(trainer)
-        memory.attach(trainer)
-
-    def _compensate(self, trainer: Trainer, active: bool) -> None:
-        """Longer steps where the selector asks for them, and hides examples so that fewer steps are made."""
-        self.learning_rate.factor = 1.0
-        if not (self.refill and active and self.selector.compensates and self.memory is not None):
-            return
-        self.selector.at(self.phase.progress(trainer) or 0.0, trainer.current_epoch, trainer.max_epochs)
-        size = self.memory.ledger.size
-        kept = self.selector(**self.memory.recall(torch.arange(size, device=self.memory.ledger.loss.device)))
-        self.learning_rate.factor = size / max(1, len(kept))
-
-    @property
-    def ledger(self) -> Ledger | None:
-        """What is remembered of every example, where something is: from the first fit on."""
-        return None if self.memory is None else self.memory.ledger
 
     def _close(self) -> None:
         if self.memory is not None:

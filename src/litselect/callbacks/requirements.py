@@ -8,6 +8,8 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - the base of all of them
+
 from litselect.callbacks.score_plan import REMEMBERED
 from litselect.scoring.scoring_pass import is_compiled
 
@@ -122,6 +124,11 @@ def check_accumulation(callback: ExampleSelection, trainer: Trainer) -> None:
             f"accumulate_grad_batches={factor}. Either remove `accumulate_grad_batches` from "
             f"the Trainer and enlarge the DataLoader's batch size, or use {name}(refill=False)."
         )
+
+
+def fewest_rows(module: LightningModule) -> int:
+    """One, or two where one row alone would crash batch statistics, to which a plain batch gives no trouble."""
+    return 2 if any(isinstance(child, _BatchNorm) for child in module.modules()) else 1
 
 
 def declared_batch_size(trainer: Trainer) -> int:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - the base of all of them
 
+from litselect.callbacks.chosen import Chosen, present
 from litselect.callbacks.finite_guard import FiniteGuard
 from litselect.callbacks.loop_patch import LoopPatch
 from litselect.callbacks.nonfinite import select_finite
-from litselect.callbacks.quiet import quiet
 from litselect.callbacks.rank_pool import all_ready, select_share
-from litselect.callbacks.requirements import check_accumulation, declared_batch_size
+from litselect.callbacks.requirements import check_accumulation, declared_batch_size, fewest_rows
+from litselect.callbacks.scorer import Scorer
 from litselect.callbacks.stopwatch import Stopwatch
 from litselect.scoring import CaptureError, LossObserver, LossWeights, Scores
 from litselect.scoring.rows import count_rows, take_rows
@@ -29,24 +27,6 @@ if TYPE_CHECKING:
     from litselect.selectors import Selection
 
 _QUEUE_LIMIT = 4  # training batches that may wait for a slower rank
-_CHECKS = 10  # batches after which a check that settles nothing (of two rows, say) is given up
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What the training step gets: a batch of so many rows.
-
-    Args:
-        batch: the rows.
-        rows: how many.
-        extras: of each row, what there is of ``weights`` of the loss, ``ids`` and ``inclusion`` probability.
-        factor: of the loss.
-    """
-
-    batch: Any
-    rows: int
-    extras: dict[str, Tensor]
-    factor: float = 1.0
 
 
 class SelectionSession:
@@ -61,10 +41,10 @@ class SelectionSession:
     def __init__(self, callback: ExampleSelection, trainer: Trainer, module: LightningModule) -> None:
         self.callback, self.trainer, self.module = callback, trainer, module
         self.guard = FiniteGuard()
-        self.scores: Scores | None = None  # of the newest batch, for the log
         self.selection: Selection | None = None
         self.candidates = 0
         self._memory = callback.memory
+        self._scorer = Scorer(callback, trainer, module, self.guard)
         self._watch = Stopwatch(callback.counters, module.device)
         self._chosen: Chosen | None = None
         self._ids: Tensor | None = None  # of the newest batch's candidates
@@ -73,11 +53,15 @@ class SelectionSession:
         self._rank = trainer.global_rank
         self._batch_size = declared_batch_size(trainer)
         self._optimizer_steps = trainer.global_step
-        # One row alone crashes batch statistics, to which a plain batch gives no trouble.
-        self._minimum = 2 if any(isinstance(child, _BatchNorm) for child in module.modules()) else 1
+        self._minimum = fewest_rows(module)
         self.patch = LoopPatch(
             trainer, self._choose, self._train, callback.learning_rate.restore, skipped=callback.skipped
         )
+
+    @property
+    def scores(self) -> Scores | None:
+        """Those of the newest batch, where all of it was scored."""
+        return self._scorer.scores
 
     def close(self) -> None:
         """Put the loops back."""
@@ -92,7 +76,8 @@ class SelectionSession:
         self._optimizer_steps = self.trainer.global_step
         if self._memory is not None and self._chosen is not None:
             extras = self._chosen.extras
-            self._memory.trained(extras["ids"], self._heard, self._step, extras.get("inclusion"))
+            step = self.trainer.fit_loop.epoch_loop.total_batch_idx
+            self._memory.trained(extras["ids"], self._heard, step, extras.get("inclusion"))
         self._chosen = self._heard = None  # free their memory
 
     # ------------------------------------------------------------------ before the step
@@ -101,7 +86,7 @@ class SelectionSession:
         self._watch.start()
         callback, memory = self.callback, self._memory
         n = self.candidates = count_rows(batch, self._batch_size)
-        self._ids, self.scores, self.selection, self._heard = None, None, None, None
+        self._ids, self.selection, self._heard = None, None, None
         if memory is not None:
             self._ids, self.selection = memory.arrive(self.trainer, batch, batch_idx, n)
             self.candidates = len(self._ids)
@@ -112,11 +97,13 @@ class SelectionSession:
         callback.selector.at(
             callback.phase.progress(self.trainer) or 0.0, self.trainer.current_epoch, self.trainer.max_epochs
         )
-        known = self._look(batch, batch_idx, n)
+        known = self._scorer.know(
+            batch, batch_idx, n, self._ids, selecting=self._selecting, chosen=self.selection is not None
+        )
         self._watch.lap("scoring_seconds")
         # A step that returned None declined the batch: it gets the chance to do so again.
         selectable = self._selecting and known is not None
-        self._chosen = self._select(batch, n, known or {}) if selectable else Chosen(batch, n, _present(ids=self._ids))
+        self._chosen = self._select(batch, n, known or {}) if selectable else Chosen(batch, n, present(ids=self._ids))
         self._watch.lap("selection_seconds")
         callback.skipped = self._chosen is None
         if self._chosen is None:
@@ -125,76 +112,6 @@ class SelectionSession:
             results: Any = cast("Any", self.trainer)._results  # so that self.log weighs by the rows that are trained
             results.batch, results.batch_size = self._chosen.batch, None
         return True
-
-    def _look(self, batch: Any, batch_idx: int, n: int) -> dict[str, Any] | None:
-        """What is known of the candidates, from a scoring pass, the ledger or both; None where the step declined."""
-        callback, memory, ids = self.callback, self._memory, self._ids
-        looks = callback.selector.wants_scores
-        if memory is None or ids is None:
-            if not looks or (callback.verified and not self._selecting):
-                return {}
-            self.scores = self._score(batch, batch_idx, n)
-            return None if self.scores is None else self.scores.given()
-        memory.ledger.see(ids)
-        source = memory.plan.source(self.trainer.current_epoch)
-        chooses = looks and self._selecting and self.selection is None
-        if not callback.verified and (looks or memory.plan.overhears) and (source == "ledger" or not chooses):
-            self._score(batch, batch_idx, n, counted=False)  # a check of the capture, whose scores no one needs
-        if not chooses:
-            return {}
-        if source == "ledger":
-            return memory.recall(ids)
-        rows = memory.outdated(ids) if source == "aged" else None
-        if rows is None:
-            scores = self.scores = self._score(batch, batch_idx, n)
-        elif len(rows):
-            scores = self._score(take_rows(batch, rows, n), batch_idx, len(rows))
-        else:
-            return memory.recall(ids)
-        if scores is None:
-            return None
-        return memory.refreshed(ids, rows, scores, self._step, callback.selector.needs)
-
-    @property
-    def _step(self) -> int:
-        """The number of the present batch, counted over all epochs."""
-        return self.trainer.fit_loop.epoch_loop.total_batch_idx
-
-    def _score(self, batch: Any, batch_idx: int, n: int, *, counted: bool = True) -> Scores | None:
-        """Losses of `n` rows; on the first batch, checked to belong to their rows."""
-        callback, trainer, module = self.callback, self.trainer, self.module
-        build_arguments = cast("Any", trainer.fit_loop.epoch_loop)._build_kwargs
-
-        def step(candidates: Any) -> Any:
-            return module.training_step(*build_arguments(OrderedDict(), candidates, batch_idx).values())
-
-        manual = not module.automatic_optimization
-        with quiet(trainer, module), trainer.precision_plugin.train_step_context():
-            scores = callback.scoring.examine(module, batch, n, step=step, loss_fn=callback.loss_fn, gradients=manual)
-            if scores is not None and not callback.verified:
-                callback.checks += 1
-                settled = callback.scoring.verify(
-                    module, batch, n, scores.losses, step=step, loss_fn=callback.loss_fn, gradients=manual
-                )
-                callback.verified = settled or callback.checks == _CHECKS
-                if self._memory is not None:
-                    self._memory.check(scores)
-        if scores is None and manual:
-            raise CaptureError(
-                f"{type(module).__name__} optimizes manually, but its training_step ended before a backward was seen. "
-                "Call `self.manual_backward(loss)`, or define `example_losses(self, batch)`."
-            )
-        wanted = callback.selector.wants & {"logits", "targets"}
-        if scores is not None and (missing := sorted(wanted - scores.given().keys())):
-            raise CaptureError(
-                f"{callback.selector!r} needs {' and '.join(missing)}, which are read off the cross-entropy that "
-                f"training_step computes, but {type(module).__name__} computes none over {n} rows of logits (or has "
-                "`example_losses`). Use torch.nn.functional.cross_entropy, or a selector that looks at losses."
-            )
-        callback.counters.scored += n * counted
-        if scores is not None and callback.nonfinite == "raise":
-            self.guard.look(scores.losses, f"the scores of batch {batch_idx}")
-        return scores
 
     def _select(self, batch: Any, n: int, known: dict[str, Any]) -> Chosen | None:
         callback, factor = self.callback, 1.0
@@ -224,7 +141,7 @@ class SelectionSession:
         """The chosen rows, or the batch itself where it is `loaded` with nothing else."""
         ids = None if self._ids is None else self._ids[selection.indices.to(self._ids.device)]
         heard = self._memory is not None and self._memory.plan.overhears
-        extras = _present(weights=selection.weights, ids=ids, inclusion=selection.inclusion if heard else None)
+        extras = present(weights=selection.weights, ids=ids, inclusion=selection.inclusion if heard else None)
         extras = {name: values.to(self.module.device, non_blocking=True) for name, values in extras.items()}
         rows = torch.arange(n) if loaded else selection.indices
         if self.callback.refill:
@@ -319,8 +236,3 @@ def _scaled(output: Any, factor: float) -> Any:
         results = cast("dict[str, Any]", output)
         return {**results, "loss": results["loss"] * factor}
     return output * factor
-
-
-def _present(**values: Tensor | None) -> dict[str, Tensor]:
-    """Those that are there."""
-    return {name: value for name, value in values.items() if value is not None}

@@ -6,7 +6,7 @@ https://arxiv.org/abs/2310.10102
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from litselect.selectors.elapsed import elapsed
 from litselect.selectors.never_seen import never_seen
@@ -38,10 +38,11 @@ class HideLearned(Selector):
 
     :math:`F_e` is `fraction` times 1, 0.8, 0.6 and 0.4, from 0, 0.3, 0.6 and 0.8 of the training on, in whole epochs.
 
-    `learning_rate_factor`, 1 / (1 - share hidden), is what the paper raises the learning rate by, to make up for the
-    steps that are not made. Nothing here applies it.
+    The paper raises the learning rate by 1 / (1 - share hidden), to make up for steps that are not made (its code by
+    1 / (1 - F), which is too much: less is hidden). ``ExampleSelection(HideLearned(), refill=True)`` does so; without
+    refilling as many steps are made as ever, on smaller batches, which asks for nothing.
 
-    Needs: losses or percentiles, and confidences; ages, where the losses are not those of this step.  State: counts.
+    Needs: losses or percentiles, and confidences; ages, where the losses are not those of this step.  State: none.
     Cost: O(N log N), O(N) with percentiles; no draws; one host sync, as any number of rows may be chosen.
 
     Args:
@@ -73,8 +74,6 @@ class HideLearned(Selector):
             )
         super().__init__(1 - fraction)
         self.fraction, self.confidence, self.refresh = fraction, confidence, refresh
-        self._hidden = self._seen = 0
-        self._counted_epoch = 0
 
     @property
     def current_fraction(self) -> float:
@@ -83,22 +82,6 @@ class HideLearned(Selector):
             if elapsed(share, self.epoch, self.epochs, self.progress):
                 return self.fraction * factor
         return self.fraction
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        """How many candidates of this epoch were hidden so far, of how many; on this rank."""
-        return (self._hidden, self._seen) if self._counted_epoch == self.epoch else (0, 0)
-
-    @property
-    def learning_rate_factor(self) -> float:
-        """1 / (1 - share hidden), the share being counted over this epoch so far, and F at the most.
-
-        The published code takes F itself, which is too much: less is hidden, as some low losses are neither right nor
-        sure and some are due to be renewed. It is the right factor only where hidden rows make for fewer steps: a step
-        on a smaller batch asks for none. Ranks count for themselves and have to agree (add up `counts`) before use.
-        """
-        hidden, seen = self.counts
-        return 1 / (1 - min(hidden / seen, self.current_fraction)) if seen else 1.0
 
     def _uses(self, given: Set[str]) -> frozenset[str]:
         score = "percentiles" if "percentiles" in given else "losses"
@@ -122,23 +105,4 @@ class HideLearned(Selector):
         hidden = low & (confidences.detach() >= self.confidence)
         if ages is not None:
             hidden = hidden & (ages.detach() <= self.refresh)
-        rows = (~hidden).nonzero().squeeze(1)
-        before = self.counts
-        self._counted_epoch = self.epoch
-        self._hidden, self._seen = before[0] + len(hidden) - len(rows), before[1] + len(hidden)
-        return Selection(rows)
-
-    def reset(self) -> None:
-        """Forget the counts."""
-        super().reset()
-        self._hidden = self._seen = self._counted_epoch = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """The counts."""
-        counts = {"hidden": self._hidden, "seen": self._seen, "epoch": self._counted_epoch}
-        return {**super().state_dict(), **counts}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state`."""
-        super().load_state_dict(state)
-        self._hidden, self._seen, self._counted_epoch = state["hidden"], state["seen"], state["epoch"]
+        return Selection((~hidden).nonzero().squeeze(1))

@@ -1,0 +1,122 @@
+"""Scores of a batch, from wherever they come."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, cast
+
+from torch import Tensor
+
+from litselect.callbacks.finite_guard import FiniteGuard
+from litselect.callbacks.quiet import quiet
+from litselect.scoring import CaptureError, Scores
+from litselect.scoring.rows import take_rows
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+    from litselect.callbacks.example_selection import ExampleSelection
+
+_CHECKS = 10  # batches after which a check that settles nothing (of two rows, say) is given up
+
+
+class Scorer:
+    """Scores candidates by a scoring pass, by the ledger, or by both.
+
+    Args:
+        callback: settings, counters and ledger.
+        trainer: the Trainer.
+        module: the network, unwrapped.
+        guard: looks at the scores of a pass.
+
+    Attributes:
+        scores: of the newest batch, where all of it went through a scoring pass that counts.
+    """
+
+    def __init__(
+        self, callback: ExampleSelection, trainer: Trainer, module: LightningModule, guard: FiniteGuard
+    ) -> None:
+        self._callback, self._trainer, self._module, self._guard = callback, trainer, module, guard
+        self.scores: Scores | None = None
+
+    def know(
+        self, batch: Any, batch_idx: int, n: int, ids: Tensor | None, *, selecting: bool, chosen: bool
+    ) -> dict[str, Any] | None:
+        """What is known of the candidates, by the names under which selectors take it.
+
+        Args:
+            batch: the candidates.
+            batch_idx: for the training step.
+            n: how many rows.
+            ids: of the candidates, where they are remembered.
+            selecting: whether rows are selected from this batch.
+            chosen: whether they have been, before the batch was loaded.
+
+        Returns:
+            The tensors, none where the selector looks at none; or ``None`` where the step declined the batch.
+        """
+        callback, memory = self._callback, self._callback.memory
+        looks = callback.selector.wants_scores
+        self.scores = None
+        if memory is None or ids is None:
+            if not looks or (callback.verified and not selecting):
+                return {}
+            self.scores = self._score(batch, batch_idx, n)
+            return None if self.scores is None else self.scores.given()
+        memory.ledger.see(ids)
+        source = memory.plan.source(self._trainer.current_epoch)
+        chooses = looks and selecting and not chosen
+        if not callback.verified and (looks or memory.plan.overhears) and (source == "ledger" or not chooses):
+            self._score(batch, batch_idx, n, counted=False)  # a check of the capture, whose scores no one needs
+        if not chooses:
+            return {}
+        if source == "ledger":
+            return memory.recall(ids)
+        rows = memory.outdated(ids) if source == "aged" else None
+        if rows is None:
+            scores = self.scores = self._score(batch, batch_idx, n)
+        elif len(rows):
+            scores = self._score(take_rows(batch, rows, n), batch_idx, len(rows))
+        else:
+            return memory.recall(ids)
+        if scores is None:
+            return None
+        return memory.refreshed(
+            ids, rows, scores, self._trainer.fit_loop.epoch_loop.total_batch_idx, callback.selector.needs
+        )
+
+    def _score(self, batch: Any, batch_idx: int, n: int, *, counted: bool = True) -> Scores | None:
+        """Losses of `n` rows; on the first batch, checked to belong to their rows."""
+        callback, trainer, module = self._callback, self._trainer, self._module
+        build_arguments = cast("Any", trainer.fit_loop.epoch_loop)._build_kwargs
+
+        def step(candidates: Any) -> Any:
+            return module.training_step(*build_arguments(OrderedDict(), candidates, batch_idx).values())
+
+        manual = not module.automatic_optimization
+        with quiet(trainer, module), trainer.precision_plugin.train_step_context():
+            scores = callback.scoring.examine(module, batch, n, step=step, loss_fn=callback.loss_fn, gradients=manual)
+            if scores is not None and not callback.verified:
+                callback.checks += 1
+                settled = callback.scoring.verify(
+                    module, batch, n, scores.losses, step=step, loss_fn=callback.loss_fn, gradients=manual
+                )
+                callback.verified = settled or callback.checks == _CHECKS
+                if callback.memory is not None:
+                    callback.memory.check(scores)
+        if scores is None and manual:
+            raise CaptureError(
+                f"{type(module).__name__} optimizes manually, but its training_step ended before a backward was seen. "
+                "Call `self.manual_backward(loss)`, or define `example_losses(self, batch)`."
+            )
+        wanted = callback.selector.wants & {"logits", "targets"}
+        if scores is not None and (missing := sorted(wanted - scores.given().keys())):
+            raise CaptureError(
+                f"{callback.selector!r} needs {' and '.join(missing)}, which are read off the cross-entropy that "
+                f"training_step computes, but {type(module).__name__} computes none over {n} rows of logits (or has "
+                "`example_losses`). Use torch.nn.functional.cross_entropy, or a selector that looks at losses."
+            )
+        callback.counters.scored += n * counted
+        if scores is not None and callback.nonfinite == "raise":
+            self._guard.look(scores.losses, f"the scores of batch {batch_idx}")
+        return scores
