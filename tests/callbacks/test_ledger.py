@@ -19,7 +19,7 @@ from torch.utils.data import (
 )
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop, tapped_sampler
-from litselect.selectors import KeepAll, LossPercentile, RandomSubset, Stratified, TopLoss, Uncertainty
+from litselect.selectors import InfoBatch, KeepAll, LossPercentile, RandomSubset, Stratified, TopLoss, Uncertainty
 from tests.callbacks.kit import Classifier, Notes, differences, rows
 
 N, BATCH = 60, 12
@@ -539,3 +539,12 @@ def test_random_sampler_is_not_asked_twice(solo: Any) -> None:
         solo.fit(net, *callbacks, data=loader(data, sampler=sampler), max_epochs=2)
         orders.append(list(net.steps))
     assert orders[0] == orders[1]
+
+
+def test_refilling_goes_on_while_infobatch_anneals(solo: Any) -> None:
+    """Rows that wait have weights, those that come then have none."""
+    net, callback = solo.make(Noting), ExampleSelection(InfoBatch(anneal=0.5, seed=0), refill=True)
+    solo.fit(net, callback, data=loader(shuffle=True), max_epochs=8)
+    assert {len(ids) for ids in net.steps} == {BATCH}
+    assert callback.ledger.trained.tolist() == trained(net)
+    assert 5 * 8 > len(net.steps) > 5 * 6

@@ -142,6 +142,9 @@ class SelectionSession:
         ids = None if self._ids is None else self._ids[selection.indices.to(self._ids.device)]
         heard = self._memory is not None and self._memory.plan.overhears
         extras = present(weights=selection.weights, ids=ids, inclusion=selection.inclusion if heard else None)
+        if self.callback.refill:  # which puts rows together that were chosen with and without
+            always = [name for name, has in (("weights", self.callback.selector.weighted), ("inclusion", heard)) if has]
+            extras = {**dict.fromkeys(always, torch.ones(len(selection))), **extras}
         extras = {name: values.to(self.module.device, non_blocking=True) for name, values in extras.items()}
         rows = torch.arange(n) if loaded else selection.indices
         if self.callback.refill:
