@@ -307,8 +307,8 @@ FAULTS = {
     "all rows": ("take_rows", lambda batch, rows, n: batch),
     "one leaf is left": ("take_rows", lambda batch, rows, n: {**TAKE(batch, rows, n), "y": batch["y"][: len(rows)]}),
     "in place": ("take_rows", lambda batch, rows, n: (TAKE(batch, rows, n), batch["x"].zero_())[0]),
-    "NaN is the largest": ("select_finite", lambda s, scores, k, policy: s(losses=scores.losses.nan_to_num(9), k=k)),
-    "NaN is the least": ("select_finite", lambda s, scores, k, policy: s(losses=scores.losses.nan_to_num(-9), k=k)),
+    "NaN is the largest": ("select_finite", lambda s, scores, k, policy: s(losses=scores["losses"].nan_to_num(9), k=k)),
+    "NaN is the least": ("select_finite", lambda s, scores, k, policy: s(losses=scores["losses"].nan_to_num(-9), k=k)),
 }
 
 

@@ -105,9 +105,9 @@ def assert_declined(solo: Any) -> None:
 def test_declined_batches_would_be_scored_if_selection_came_earlier(solo: Any, monkeypatch: Any) -> None:
     run_on_arrival = LoopPatch.__init__
 
-    def early(self: Any, trainer: Any, choose: Any, train: Any, **rest: Any) -> None:
+    def early(self: Any, trainer: Any, choose: Any, *rest: Any, **settings: Any) -> None:
         decided = []
-        run_on_arrival(self, trainer, lambda *_: decided.pop(), train, **rest)
+        run_on_arrival(self, trainer, lambda *_: decided.pop(), *rest, **settings)
         hook = trainer.strategy.on_train_batch_start
 
         def on_train_batch_start(batch: Any, batch_idx: int) -> Any:

@@ -42,11 +42,21 @@ def recorded(entries: Any, ledger: Ledger | None = None, step: int = 0) -> Ledge
 @settings(deadline=None, max_examples=60)
 @given(batches)
 def test_it_is_what_a_dictionary_would_be(entries: Any) -> None:
-    ledger, slow = recorded(entries), [
-        {"loss": math.nan, "smoothed": math.nan, "step": -1, "first_learned": -1, "learned": False, "confidence": 0.0}
-        | dict.fromkeys(("seen", "scored", "trained", "forgotten"), 0)
-        for _ in range(SIZE)
-    ]
+    ledger, slow = (
+        recorded(entries),
+        [
+            {
+                "loss": math.nan,
+                "smoothed": math.nan,
+                "step": -1,
+                "first_learned": -1,
+                "learned": False,
+                "confidence": 0.0,
+            }
+            | dict.fromkeys(("seen", "scored", "trained", "forgotten"), 0)
+            for _ in range(SIZE)
+        ],
+    )
     for step, batch in enumerate(entries):
         for i, loss, likely, correct, trained in batch:
             row = slow[i]

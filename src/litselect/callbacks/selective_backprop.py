@@ -25,8 +25,8 @@ class SelectiveBackprop(ExampleSelection):
     independent draws, whose rows are collected until they fill a training batch.
 
     Cost: one scoring pass over each batch, then training of ``keep`` of it: with full-precision scoring about
-    ``1/3 + keep`` of plain training, so that nothing is gained above ``keep = 2/3``. Cheaper scores come from remembered
-    losses: ``rescore_every=n`` is the paper's Stale Selective-Backprop, which scores every n-th epoch;
+    ``1/3 + keep`` of plain training, so that nothing is gained above ``keep = 2/3``. Cheaper scores come from
+    remembered losses: ``rescore_every=n`` is the paper's Stale Selective-Backprop, which scores every n-th epoch;
     ``scoring="ledger"`` selects by the losses that training computed anyway, at the cost of ``keep`` alone (pass a
     `floor` with it, so that each example's loss is renewed now and then). See `ExampleSelection` for both.
 
