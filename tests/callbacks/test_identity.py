@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric, SumMetric
 
-from litselect.callbacks import ExampleSelection, SelectiveBackprop, selection_session
+from litselect.callbacks import ExampleSelection, SelectiveBackprop, scorer
 from litselect.callbacks import quiet as quiet_module
 from litselect.scoring import ScoringPass, no_trace
 from litselect.selectors import KeepAll, RandomSubset, TopLoss
@@ -273,17 +273,17 @@ GUARDS = {
     "numpy's stream": (Nosy, "eval", no_trace, "_random_streams", without_stream(1), "/random streams/numpy"),
     "python's stream": (Nosy, "eval", no_trace, "_random_streams", without_stream(2), "/random streams/python"),
     "gradients": (NosyByHand, "eval", no_trace, "_gradients", nothing, "/callback_metrics/last_gradient"),
-    "loggers": (Nosy, "eval", selection_session, "quiet", loud(loggers=True), "/rows"),
+    "loggers": (Nosy, "eval", scorer, "quiet", loud(loggers=True), "/rows"),
     "self.log": (
         Nosy,
         "eval",
-        selection_session,
+        scorer,
         "quiet",
         loud("log", "log_dict"),
         "You are trying to `self.log()` but",
     ),
-    "self.print": (Nosy, "eval", selection_session, "quiet", loud("print"), "/printed"),
-    "backward by hand": (NosyByHand, "eval", selection_session, "quiet", loud("manual_backward"), "/hooks"),
+    "self.print": (Nosy, "eval", scorer, "quiet", loud("print"), "/printed"),
+    "backward by hand": (NosyByHand, "eval", scorer, "quiet", loud("manual_backward"), "/hooks"),
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.amp import GradScaler
 
-from litselect.callbacks import ExampleSelection, selection_session
+from litselect.callbacks import ExampleSelection, scorer
 from litselect.scoring import ScoringPass
 from litselect.selectors import TopLoss
 from tests.callbacks.twins import ByHand, Net, assert_identical, halved, observe
@@ -55,16 +55,16 @@ def test_scores_are_of_the_precision_of_training(solo: Any, module: type, name: 
 
 def test_scores_are_not_of_the_precision_of_training_without_its_context(solo: Any, monkeypatch: Any) -> None:
     """The guard that the test above rests on."""
-    score = selection_session.SelectionSession._score
+    score = scorer.Scorer._score
 
-    def without_context(self: Any, *args: Any) -> Any:
+    def without_context(self: Any, *args: Any, **named: Any) -> Any:
         with torch.autocast("cpu", enabled=False), monkeypatch.context() as patch:
             patch.setattr(
-                self.trainer.precision_plugin, "train_step_context", lambda: torch.autocast("cpu", enabled=False)
+                self._trainer.precision_plugin, "train_step_context", lambda: torch.autocast("cpu", enabled=False)
             )
-            return score(self, *args)
+            return score(self, *args, **named)
 
-    monkeypatch.setattr(selection_session.SelectionSession, "_score", without_context)
+    monkeypatch.setattr(scorer.Scorer, "_score", without_context)
     seen = halved(solo, Net, settings=precision("bf16-mixed"))
     assert set(seen["net"].dtypes) == {(True, torch.bfloat16), (False, torch.float32)}
 
