@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -51,13 +51,14 @@ class KnownScores:
         if self._frozen:
             self._entries = self._read()
         percentile = self.ledger.percentile
-        ranked = percentile.sort().values  # NaN last
         known = int(len(percentile) - percentile.isnan().sum())
-        ranked = ranked[:known]
-        places = torch.searchsorted(ranked, percentile) + torch.searchsorted(ranked, percentile, right=True)
+        ranked, order = percentile.sort()  # NaN last
+        ties: Any = cast("Any", ranked[:known]).unique_consecutive(return_inverse=True, return_counts=True)
+        group, sizes = cast("Tensor", ties[1]), cast("Tensor", ties[2]).double()
+        middle = (sizes.cumsum(0) - sizes / 2) / max(1, known)
+        self._ranks = torch.ones_like(percentile)
         # Just below 1 in float32, whatever rounding does.
-        ranks = (places.double() / (2 * max(1, known))).float().clamp_max(1 - 2**-24)
-        self._ranks = torch.where(percentile.isnan(), 1.0, ranks)
+        self._ranks[order[:known]] = middle.to(percentile.dtype).clamp_max(1 - 2**-24)[group]
         if self._frozen:
             self._ranks = self._ranks.cpu()
         self.mean_loss = self.ledger.loss.nanmean(dtype=torch.float64).item() if known else None
