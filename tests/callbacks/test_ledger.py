@@ -327,6 +327,17 @@ def test_rows_that_are_two_examples(solo: Any) -> None:
     mixed = 0.7 * F.one_hot(y, 3) + 0.3 * F.one_hot(y.roll(1), 3)
     with pytest.raises(ValueError, match="mixup and cutmix"):
         solo.fit(solo.make(Soft), ledger_scored(), data=loader(TensorDataset(x, mixed)))
+
+    class TwoTargets(Noting):
+        """Mixed in the collate function, so that a row holds both labels."""
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            logits = self.net(batch[0])
+            return 0.7 * F.cross_entropy(logits, batch[1]) + 0.3 * F.cross_entropy(logits, batch[2])
+
+    with pytest.raises(ValueError, match="mixup and cutmix"):
+        solo.fit(solo.make(TwoTargets), ledger_scored(), data=loader(TensorDataset(x, y, y.roll(1))))
+    solo.fit(solo.make(TwoTargets), ledger_scored(), data=loader(TensorDataset(x, y, y)))
     smooth = 0.9 * F.one_hot(y, 3) + 0.1 / 3
     solo.fit(solo.make(Soft), ledger_scored(), data=loader(TensorDataset(x, smooth)))
 

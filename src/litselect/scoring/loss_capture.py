@@ -58,6 +58,8 @@ class LossCapture(TorchFunctionMode):
         self.seen: list[str] = []
         self.logits: Tensor | None = None  # of the first cross-entropy over the examples
         self.targets: Tensor | None = None
+        self.others: Tensor | None = None  # targets that the same logits are compared with, too
+        self._whose: Tensor | None = None
         self._reduced: list[tuple[Tensor, Tensor]] = []  # (leaf, its value per example)
         self._elements: list[Tensor] = []  # leaves that were handed out unreduced
         self._rowful: dict[int, Tensor] = {}  # what became of those, while it still has a row per example
@@ -128,7 +130,7 @@ class LossCapture(TorchFunctionMode):
             return (
                 elements if call.reduction == "none" else function(*args, **kwargs)
             )  # not one value per example: a constant of the batch
-        if self.logits is None and function is F.cross_entropy:
+        if function is F.cross_entropy:
             self._keep_logits(call.arguments["input"], call.arguments["target"])
         if call.reduction == "none":
             return self._as_elements(elements)
@@ -153,8 +155,10 @@ class LossCapture(TorchFunctionMode):
         return call, call.elements()
 
     def _keep_logits(self, logits: Tensor, targets: Tensor) -> None:
-        if logits.ndim == 2 and logits.shape[0] == self.n:
-            self.logits, self.targets = logits.detach(), targets.detach()
+        if self.logits is None and logits.ndim == 2 and logits.shape[0] == self.n:
+            self.logits, self.targets, self._whose = logits.detach(), targets.detach(), logits
+        elif self.targets is not None and logits is self._whose:
+            self.others = targets.detach()
 
     def _derived(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function on something that came from a captured loss, keeping track of the derivative."""

@@ -34,8 +34,13 @@ def predictions(scores: Scores) -> tuple[Float[Tensor, " batch"], Bool[Tensor, "
 
 
 def is_mixed(scores: Scores) -> bool:
-    """Whether a target is shared by exactly two of more classes, as mixup and cutmix make them. A host sync."""
-    targets = scores.targets
+    """Whether rows are two examples each, as mixup and cutmix make them. A host sync.
+
+    Their targets are shared by exactly two of more classes, or the same logits are compared with two targets.
+    """
+    targets, others = scores.targets, scores.others
+    if targets is not None and others is not None and targets.shape == others.shape:
+        return not torch.equal(targets, others)
     if targets is None or not targets.is_floating_point() or targets.ndim != 2 or targets.shape[1] < 3:
         return False
     return bool(((targets > 0).sum(1) == 2).any())

@@ -20,22 +20,27 @@ class Scores:
         losses: ``[N]`` float32.
         logits: ``[N, classes]``, what the first cross-entropy of the training step was given, where there was one.
         targets: ``[N]`` int64, or ``[N, classes]`` probabilities: what it compared them with.
+        others: what a second cross-entropy compared the same logits with, as of examples that are mixed.
     """
 
     losses: Float[Tensor, " batch"]
     logits: Float[Tensor, "batch classes"] | None = None
     targets: Shaped[Tensor, "batch ..."] | None = None
+    others: Shaped[Tensor, "batch ..."] | None = None
 
     def given(self) -> dict[str, Tensor]:
         """The tensors that are known, by the names under which a selector takes them."""
+        return {name: value for name, value in self._tensors().items() if name != "others"}
+
+    def _tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def rows(self, start: int) -> Scores:
         """The rows from `start` on."""
-        return Scores(**{name: value[start:] for name, value in self.given().items()})
+        return Scores(**{name: value[start:] for name, value in self._tensors().items()})
 
     @staticmethod
     def join(parts: list[Scores]) -> Scores:
         """The scores of several chunks of a batch, together."""
-        names = parts[0].given()
-        return Scores(**{name: torch.cat([part.given()[name] for part in parts]) for name in names})
+        names = parts[0]._tensors()
+        return Scores(**{name: torch.cat([part._tensors()[name] for part in parts]) for name in names})

@@ -194,7 +194,7 @@ def _capture(step: Callable[[Any], Any], batch: Any, n: int) -> Scores | None:
     capture = LossCapture(n)
     try:
         losses = capture.run(lambda: step(batch))
-        return None if losses is None else Scores(losses, capture.logits, capture.targets)
+        return None if losses is None else Scores(losses, capture.logits, capture.targets, capture.others)
     except CaptureError as error:
         raise CaptureError(f"{error} {REMEDY}") from None
     except Exception as error:
