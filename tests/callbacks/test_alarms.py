@@ -27,6 +27,7 @@ def history(
         warnings.simplefilter("always")
         for epoch in range(epochs):
             trained = visit(epoch, generator) if epoch else torch.ones(N, dtype=torch.bool)
+            ledger.see(torch.arange(N))
             ledger.train(trained.nonzero().squeeze(1))
             found = torch.rand(N, generator=generator) if losses is None else losses
             ledger.record(torch.arange(N), found, torch.rand(N), epoch)
@@ -98,13 +99,16 @@ def test_the_rate_is_raised_for_one_step() -> None:
     parameter = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.SGD([{"params": [parameter], "lr": 0.1}])
     rate = RaisedLearningRate()
-    rate.apply(optimizer)
+    rate.apply(optimizer, 1.0)
     assert optimizer.param_groups[0]["lr"] == 0.1
-    rate.factor = 2.0
-    for _ in range(3):  # closures
-        rate.apply(optimizer)
-    assert optimizer.param_groups[0]["lr"] == 0.2
-    rate.restore()
+    for _ in range(2):
+        for _ in range(3):  # closures
+            rate.apply(optimizer, 2.0)
+        assert optimizer.param_groups[0]["lr"] == 0.2
+        optimizer.step()
+        assert optimizer.param_groups[0]["lr"] == 0.1  # what a schedule goes on from
+    rate.apply(optimizer, 2.0)
+    rate.restore()  # a step that a scaler left out
     rate.restore()
     assert optimizer.param_groups[0]["lr"] == 0.1
 
@@ -116,7 +120,7 @@ def test_fewer_steps_are_made_longer(solo: Any) -> None:
         def configure_optimizers(self) -> Any:
             optimizer = torch.optim.SGD(self.parameters(), lr=0.5)
             optimizer.register_step_post_hook(
-                lambda *_: rates.append((optimizer.param_groups[0]["lr"], callback.learning_rate.factor))
+                lambda *_: rates.append((optimizer.param_groups[0]["lr"], callback.memory.learning_rate_factor))
             )
             return [optimizer], [{"scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1, 1.0), "interval": "step"}]
 
@@ -126,4 +130,4 @@ def test_fewer_steps_are_made_longer(solo: Any) -> None:
     assert 1 < max(factor for _, factor in rates) <= 2
     plain = ExampleSelection(HideLearned(fraction=0.5, confidence=0.4))
     solo.fit(solo.make(Classifier), plain, data=loader(64, 8), max_epochs=6)
-    assert plain.learning_rate.factor == 1  # as many steps as ever
+    assert plain.memory.learning_rate_factor == 1  # as many steps as ever

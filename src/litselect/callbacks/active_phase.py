@@ -88,8 +88,13 @@ class ActivePhase:
         """The fraction of training that lies behind a batch that is not loaded yet; 0 where the length is not known."""
         return self._at(trainer, place, length)[1] or 0.0
 
+    @staticmethod
+    def epoch_length(trainer: Trainer) -> int:
+        """How many batches an epoch has; 0 where that is not known."""
+        return 0 if trainer.num_training_batches == math.inf else int(trainer.num_training_batches)
+
     def _at(self, trainer: Trainer, place: int, length: int) -> tuple[float, float | None]:
-        epochs = trainer.current_epoch + place / max(1, length)
+        epochs = trainer.current_epoch + (place / length if length else 0.0)
         known: list[float] = []
         if trainer.max_steps > 0:  # as many as batches: how many steps will be made by then is not known
             batches = trainer.max_steps * trainer.accumulate_grad_batches

@@ -58,16 +58,17 @@ class Alarms:
         self._visits = trained.clone()
         if self._epochs < _PATIENCE or keep >= 1:
             return
-        visits = (trained - self._first).long()
-        self._look_at_gaps(keep)
+        met = ledger.seen.cpu() > 0  # a sampler may leave some out for good
+        visits = (trained - self._first).long()[met]
+        self._look_at_gaps(met, keep)
         self._look_at_concentration(visits, keep)
         if labels is not None:
-            self._look_at_classes(visits, labels.cpu())
+            self._look_at_classes(visits, labels.cpu()[met])
         self._look_at_spread(ledger)
 
-    def _look_at_gaps(self, keep: float) -> None:
+    def _look_at_gaps(self, met: Tensor, keep: float) -> None:
         gap = _GAP / keep
-        left = (self._epochs - self._last.long() > gap).double().mean().item()
+        left = (self._epochs - self._last[met].long() > gap).double().mean().item()
         if left > _FORGOTTEN:
             self._say(
                 "gaps",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from litselect.callbacks.nonfinite import select_finite
 from litselect.selectors import Selection
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class EarlyChoice:
             ids: of the candidates.
         """
         callback, trainer = self._callback, self._trainer
+        length = int(min(length, trainer.num_training_batches))  # which may be limited, or not known yet
         memory, selector, epoch = callback.memory, callback.selector, trainer.current_epoch
         selector.at(callback.phase.progress_at(trainer, place, length), epoch, trainer.max_epochs)
         passive = cast("Any", trainer.fit_loop)._skip_backward
@@ -48,12 +50,12 @@ class EarlyChoice:
             if memory.plan.source(epoch) != "ledger":
                 return None
             known = memory.recall(torch.tensor(ids))
-        if selector.default_seed is None:
-            selector.default_seed = memory.seed
+        selector.default_seed = memory.seed
         selector.draw_for(epoch, place)
         n = len(ids)
         least = min(self._minimum, n)
-        selection = selector(k=max(selector.count(n), least), candidates=n, **known)
+        k = max(selector.count(n), least)
+        selection = select_finite(selector, known, k, callback.nonfinite) if known else selector(candidates=n, k=k)
         return selection if len(selection) >= least else self._topped_up(selection, least, n)
 
     def _topped_up(self, selection: Selection, least: int, n: int) -> Selection:

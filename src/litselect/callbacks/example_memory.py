@@ -10,6 +10,7 @@ from torch import Tensor
 
 from litselect.callbacks.alarms import Alarms
 from litselect.callbacks.id_tap import IdTap
+from litselect.callbacks.loader_watch import LoaderWatch
 from litselect.callbacks.merge_ranks import highest, merge_ranks
 from litselect.callbacks.score_plan import ScorePlan
 from litselect.callbacks.tapped_sampler import Decide
@@ -44,12 +45,13 @@ class ExampleMemory:
         self.ranks = LossRanks()
         self.labels: Tensor | None = None  # [size] int32, the class of each example, -1 where it is not known
         self.alarms = Alarms()
+        self.learning_rate_factor = 1.0
         self._selecting = False  # whether this epoch selects from its beginning
         self.seed = torch.initial_seed()  # of choices that are made before a batch is loaded
         self._find = find
         self._frozen = decide is not None
-        self._tap = IdTap(decide or (lambda place, length, ids: None))
-        self._strategy: Any = None
+        self._tap = IdTap(decide or _all)
+        self._watch: LoaderWatch | None = None
         self._loaded: dict[str, Any] | None = None
         self._sized = False
 
@@ -57,46 +59,37 @@ class ExampleMemory:
 
     def attach(self, trainer: Trainer) -> None:
         """See every training loader before it is iterated, until `detach`."""
-        strategy: Any = trainer.strategy
-        process = strategy.process_dataloader
-
-        def process_then_tap(loader: Any) -> Any:
-            loader = process(loader)
-            if trainer.training:
-                self._meet(loader)
-            return loader
-
-        self._strategy = strategy
-        strategy.process_dataloader = process_then_tap
+        self._watch = LoaderWatch(trainer, self._meet, self._begin_at)
 
     def detach(self) -> None:
         """Put everything back. Harmless when called again."""
-        if self._strategy is not None:
-            self._strategy.__dict__.pop("process_dataloader", None)
-            self._strategy = None
-        self._tap.close()
+        if self._watch is not None:
+            self._watch.remove()
 
-    def _meet(self, loader: Any) -> None:
-        """Tap a loader; the first one tells the size of the ledger."""
-        if self._find is None:
-            self._tap.open(loader)
-        if self._sized:
-            return
-        self._sized = True
+    def _begin_at(self, batch_idx: int) -> None:
+        self._tap.start = batch_idx
+
+    def _meet(self, loader: Any) -> Any:
+        """A loader that is listened to, where ids come from there; the first one tells the size of the ledger."""
+        copied = loader if self._find is not None else self._tap.tapped(loader)
         try:
             size = len(loader.dataset)
         except (AttributeError, TypeError):
             size = 1  # grows with the ids that arrive
+        if self._sized:
+            self.ledger.grow(size)  # a data set may grow between epochs
+            return copied
+        self._sized = True
         self.ledger = Ledger(size)
         self.known = KnownScores(self.ledger, frozen=self._frozen)
         if self._loaded is not None:
             self._restore(self._loaded, size)
             self._loaded = None
+        return copied
 
     def take_over(self, other: ExampleMemory) -> None:
         """Go on from what `other` remembers, of the same data set."""
-        self._loaded = other.state_dict(None)
-        self.ranks.load_state_dict(other.ranks.state_dict())
+        self.load_state_dict(other.state_dict(None), other.own_state())
 
     # ------------------------------------------------------------------ an epoch, a batch
 
@@ -120,8 +113,11 @@ class ExampleMemory:
 
     def share(self, device: torch.device) -> None:
         """Let every rank know what the others learned. A collective."""
+        size = highest(torch.tensor([self.ledger.size], device=self.ledger.loss.device), device)
+        self.ledger.grow(int(size))  # of data sets that don't tell their length, ranks have seen different parts
         merge_ranks(self.ledger, device)
         labels = torch.full((self.ledger.size,), -1, dtype=torch.int32) if self.labels is None else self.labels
+        labels = torch.nn.functional.pad(labels, (0, self.ledger.size - len(labels)), value=-1)
         labels = highest(labels, device)  # a rank that met none takes part
         self.labels = labels if self.labels is not None or bool((labels >= 0).any()) else None
 
@@ -146,9 +142,9 @@ class ExampleMemory:
                 self.ledger.grow(max(2 * self.ledger.size, int(ids.max()) + 1))
             return ids, None
         delivery = self._tap.delivery(trainer, batch_idx)
-        if len(delivery.loaded) != n:
+        if delivery.rows != n:
             raise RuntimeError(
-                f"A batch of {n} rows arrived, but the batch sampler had sent {len(delivery.loaded)} indices for it: "
+                f"A batch of {n} rows arrived, but the batch sampler had sent {delivery.rows} indices for it: "
                 "the collate function adds or drops rows. Let the batch hold the ids of its examples (their positions "
                 "in the data set), and pass `ids=lambda batch: ...`, which finds them there."
             )
@@ -239,31 +235,38 @@ class ExampleMemory:
         if is_mixed(scores):
             raise ValueError(
                 "A ledger remembers losses under the id of one example, but rows whose targets are shared by two "
-                "classes were received, as mixup and cutmix in the collate function make them. Mix in training_step "
-                "behind the selection, or score every batch: scoring=ScoringPass(), rescore_every=1, max_age=0."
+                "classes were received, as mixup and cutmix make them. Select by what is scored in the present batch: "
+                "scoring=ScoringPass(), rescore_every=1, max_age=0."
             )
 
     # ------------------------------------------------------------------ state
 
     def state_dict(self, device: torch.device | None) -> dict[str, Any]:
         """What all ranks know together. A collective."""
-        ledger = Ledger(self.ledger.size)
-        ledger.load_state_dict(self.ledger.state_dict())
+        common = ExampleMemory(self.plan, None, None)
+        common.ledger.load_state_dict(self.ledger.state_dict())
+        common.labels = None if self.labels is None else self.labels.cpu()
         if device is not None:
-            merge_ranks(ledger, device)
+            common.share(device)
         return {
-            "ledger": ledger.state_dict(),
+            "ledger": common.ledger.state_dict(),
             "known": self.known.state_dict(),
             "scored_epoch": self.plan.scored_epoch,
-            "seed": self.seed,
-            "labels": None if self.labels is None else self.labels.to("cpu", copy=True),
+            "learning_rate_factor": self.learning_rate_factor,
+            "labels": None if common.labels is None else common.labels.clone(),
             "alarms": self.alarms.state_dict(),
             "selecting": self._selecting,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state`, once the data set is met."""
+    def own_state(self) -> dict[str, Any]:
+        """What only this rank knows."""
+        return {**self.ranks.state_dict(), "seed": self.seed}
+
+    def load_state_dict(self, state: dict[str, Any], own: dict[str, Any]) -> None:
+        """Continue from what all ranks knew, once the data set is met, and what this one did."""
         self._loaded = state
+        self.ranks.load_state_dict(own)
+        self.seed = own["seed"]
 
     def _restore(self, state: dict[str, Any], size: int) -> None:
         self.ledger.load_state_dict(state["ledger"])
@@ -275,7 +278,8 @@ class ExampleMemory:
         self.known.load_state_dict(state["known"])
         self.labels, self._selecting = state["labels"], state["selecting"]
         self.alarms.load_state_dict(state["alarms"])
-        self.plan.scored_epoch, self.seed = state["scored_epoch"], state["seed"]
+        self.plan.scored_epoch = state["scored_epoch"]
+        self.learning_rate_factor = state["learning_rate_factor"]
 
 
 def _validated(ids: Any, n: int) -> Tensor:
@@ -286,3 +290,7 @@ def _validated(ids: Any, n: int) -> Tensor:
             "Pass a function such as `ids=lambda batch: batch[2]`."
         )
     return ids.long()
+
+
+def _all(place: int, length: int, ids: list[int]) -> None:
+    """Nothing is decided before a batch is loaded."""

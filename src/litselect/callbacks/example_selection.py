@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -130,7 +129,8 @@ class ExampleSelection(CallbackBase):
         self.selector = selector
         if scoring is None:
             scoring = "ledger" if selector.remembers and rescore_every == 1 and max_age == 0 else ScoringPass()
-        self.plan = ScorePlan.of(scoring, rescore_every, max_age, ledger or bool(selector.needs & REMEMBERED))
+        keeps = ledger or bool(selector.needs & REMEMBERED)
+        self.plan = ScorePlan.of(scoring, rescore_every, max_age, keeps, not selector.needs)
         self.scoring = scoring if isinstance(scoring, ScoringPass) else ScoringPass()
         self.ids = ids
         self.skip_loading = skip_loading
@@ -165,7 +165,7 @@ class ExampleSelection(CallbackBase):
             self.queue = RefillQueue()  # what an earlier fit left over may be rows of other data
             self.memory = prepare_memory(self, trainer, pl_module)
             if self.memory is not None:
-                place_selector(self, trainer)
+                place_selector(self, trainer)  # who may choose before training starts
                 self.memory.attach(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -215,10 +215,9 @@ class ExampleSelection(CallbackBase):
         """Let the ranks tell each other what they know, and rank it."""
         if self.memory is not None:
             step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-            length = trainer.num_training_batches
-            active = self.phase.active_at(trainer, 0, 0 if length == math.inf else int(length))
+            active = self.phase.active_at(trainer, 0, self.phase.epoch_length(trainer))
             self.memory.begin_epoch(trainer.current_epoch, step, active, self.selector.keep, pl_module.device)
-            self.learning_rate.factor = learning_rate_factor(self, trainer, active)
+            self.memory.learning_rate_factor = learning_rate_factor(self, trainer, active)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
         """Look at the loss of batches that are not scored, under automatic and manual optimization alike."""
@@ -229,14 +228,13 @@ class ExampleSelection(CallbackBase):
         """No step is made from scores that were NaN."""
         if self._session is not None:
             self._session.guard.raise_if_bad()
-            self.learning_rate.apply(optimizer)
+            self.learning_rate.apply(optimizer, 1.0 if self.memory is None else self.memory.learning_rate_factor)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count and log."""
-        if self._session is not None:
-            self._session.batch_done()
+        if self._session is not None and self._session.batch_done():
             log_batch(self._session, self.prog_bar)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -248,6 +246,11 @@ class ExampleSelection(CallbackBase):
         """Let the ranks tell each other what they learned last."""
         if self.memory is not None:
             self.memory.share(pl_module.device)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give up the loaders, where the fit loop was left without notice."""
+        if self.memory is not None:
+            self.memory.detach()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take back `on_fit_start`, in case that the loop was never reached."""
@@ -284,8 +287,7 @@ class ExampleSelection(CallbackBase):
         if state["selector"] is not None:
             load_selector(self.selector, state["selector"])
         if self.memory is not None and (remembered := state_dict.get("memory")) is not None:
-            self.memory.load_state_dict(remembered)
-            self.memory.ranks.load_state_dict(state["loss_ranks"])
+            self.memory.load_state_dict(remembered, state["loss_ranks"])
         self._loaded = state if state["streams"] is not None else None
         self._resumed = True
 

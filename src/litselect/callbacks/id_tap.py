@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, cast
+import copy
+from typing import TYPE_CHECKING, Any, cast
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from litselect.callbacks.tapped_sampler import Decide, Delivery, TappedIterator, TappedSampler
+from litselect.callbacks.tapped_sampler import REMEDY, Decide, Delivery, TappedIterator, TappedSampler
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
-
-REMEDY: Final = (
-    "Let the batch hold the ids of its examples (their positions in the data set), and pass "
-    "`ids=lambda batch: ...`, which finds them there."
-)
 
 
 class IdTap:
     """Matches the index lists of a loader's batch sampler to the batches that arrive.
 
     The loader iterates its batch sampler in the main process and delivers batches in that order, prefetched or not, so
-    the batch in place i has the indices in place i. The tap sits in the loader's instance until `close`.
+    the batch in place i has the indices in place i.
 
     Args:
         decide: called for every batch before it is loaded, see `Decide`.
     """
 
     def __init__(self, decide: Decide) -> None:
+        self.start = 0  # the number of the batch with which an epoch goes on
         self._decide = decide
-        self._tapped: list[tuple[Any, str, Any]] = []
-        self._iterator: TappedIterator | None = None
-        self._offset = 0
 
-    def open(self, loader: Any) -> None:
-        """Tap `loader`.
+    def tapped(self, loader: Any) -> Any:
+        """A copy of `loader` that is listened to: whoever else reads the loader reads it as it is.
 
         Raises:
             ValueError: if its batches can't be matched to indices.
@@ -55,16 +49,11 @@ class IdTap:
                 "Batches are matched to indices by their order, but the DataLoader has in_order=False. Use "
                 f"in_order=True. Or: {REMEDY}"
             )
-        if isinstance(loader.batch_sampler, TappedSampler):
-            return  # the same loader, asked for anew
-        tapped = TappedSampler(loader.batch_sampler, self._decide)
-        self._put(loader, "batch_sampler", tapped)
-        if (workers := getattr(loader, "_iterator", None)) is not None:  # persistent ones keep a sampler themselves
-            self._put(workers, "_index_sampler", tapped)
-
-    def _put(self, owner: Any, name: str, value: Any) -> None:
-        self._tapped.append((owner, name, owner.__dict__[name]))
-        owner.__dict__[name] = value  # not by assignment, which DataLoader forbids
+        copied, sampler = copy.copy(loader), loader.batch_sampler
+        sampler = sampler.tapped if isinstance(sampler, TappedSampler) else sampler  # of an earlier fit
+        # Not by assignment, which DataLoader forbids. Workers that persist are the copy's own.
+        copied.__dict__.update(batch_sampler=TappedSampler(sampler, self._decide), _iterator=None)
+        return copied
 
     def delivery(self, trainer: Trainer, batch_idx: int) -> Delivery:
         """What was noted of the batch that has arrived.
@@ -73,9 +62,7 @@ class IdTap:
             RuntimeError: if the batch did not come through the tap.
         """
         iterator = self._running(trainer)
-        if iterator is not self._iterator:
-            self._iterator, self._offset = iterator, batch_idx - iterator.first
-        place = batch_idx - self._offset
+        place = batch_idx - self.start + iterator.first
         for passed in [earlier for earlier in iterator.deliveries if earlier < place]:
             del iterator.deliveries[passed]  # of batches that a hook declined
         delivery = iterator.deliveries.pop(place, None)
@@ -95,13 +82,6 @@ class IdTap:
                 f"({', '.join(type(iterator).__name__ for iterator in running)}). {REMEDY}"
             )
         return taps[0]
-
-    def close(self) -> None:
-        """Put the samplers back."""
-        while self._tapped:
-            owner, name, value = self._tapped.pop()
-            owner.__dict__[name] = value
-        self._iterator = None
 
 
 def _is_a(value: Any, kind: type[Any]) -> bool:

@@ -16,19 +16,26 @@ class RaisedLearningRate:
     """
 
     def __init__(self) -> None:
-        self.factor = 1.0
         self._raised: list[tuple[dict[str, Any], Any]] = []
 
-    def apply(self, optimizer: Optimizer) -> None:
-        """Raise that of `optimizer`, until `restore`."""
+    def apply(self, optimizer: Optimizer, factor: float) -> None:
+        """Raise that of `optimizer` by `factor`, until it has stepped or `restore` is called."""
         raised = {id(group) for group, _ in self._raised}
-        for group in optimizer.param_groups:
-            if self.factor != 1 and id(group) not in raised:  # an optimizer may evaluate the loss several times a step
-                self._raised.append((group, group["lr"]))
-                group["lr"] = group["lr"] * self.factor
+        groups = [group for group in optimizer.param_groups if id(group) not in raised]
+        if factor == 1 or not groups:  # an optimizer may evaluate the loss several times a step
+            return
+        for group in groups:
+            self._raised.append((group, group["lr"]))
+            group["lr"] = group["lr"] * factor
+
+        def stepped(*_: Any) -> None:
+            handle.remove()
+            self.restore()
+
+        handle = optimizer.register_step_post_hook(stepped)
 
     def restore(self) -> None:
-        """Put back what was set."""
+        """Put back what was set: also where a scaler of gradients left out the step."""
         while self._raised:
             group, rate = self._raised.pop()
             group["lr"] = rate

@@ -57,6 +57,5 @@ def learning_rate_factor(callback: ExampleSelection, trainer: Trainer, active: b
     if not (callback.refill and active and selector.compensates and memory is not None):
         return 1.0
     selector.at(callback.phase.progress(trainer) or 0.0, trainer.current_epoch, trainer.max_epochs)
-    size = memory.ledger.size
-    kept = selector(**memory.recall(torch.arange(size, device=memory.ledger.loss.device)))
-    return size / max(1, len(kept))
+    ids = memory.ledger.seen.nonzero().squeeze(1)  # a sampler may leave some out for good
+    return len(ids) / max(1, len(selector(**memory.recall(ids)))) if len(ids) else 1.0

@@ -39,6 +39,8 @@ def select_finite(selector: Selector, scores: dict[str, Any], k: int, policy: Po
     }
     chosen = selector(k=wanted, **part)
     rows = torch.cat([forced, good[chosen.indices]])
-    if chosen.weights is None:
-        return Selection.of(rows)
-    return Selection.of(rows, torch.cat([chosen.weights.new_ones(len(forced)), chosen.weights]))
+    beside = [
+        None if values is None else torch.cat([values.new_ones(len(forced)), values])
+        for values in (chosen.weights, chosen.inclusion)
+    ]
+    return Selection.of(rows, *beside)

@@ -96,8 +96,9 @@ def _check_memory(callback: ExampleSelection, module: LightningModule) -> None:
     given = "loss_fn" if callback.loss_fn is not None else "example_losses"
     if callback.loss_fn is not None or callable(getattr(module, "example_losses", None)):
         raise ValueError(
-            f"{name} takes the losses of trained rows from what training_step computes (scoring='ledger' and max_age "
-            f"do), but {given} says that they are computed otherwise. Use rescore_every=2, which scores with {given}."
+            f"{name} takes the losses of trained rows from what training_step computes (scoring='ledger', max_age and "
+            f"a ledger beside a selector that looks at nothing do), but {given} says that they are computed otherwise. "
+            f"Use rescore_every=2, which scores with {given}."
         )
     if is_compiled(module):
         raise ValueError(

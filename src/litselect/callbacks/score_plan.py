@@ -24,6 +24,7 @@ class ScorePlan:
         rescore_every: a scoring pass over everything every so many epochs, and the losses of that epoch in between.
         max_age: a scoring pass over the examples whose last known loss is more than so many epochs old; 0 for all.
         keeps: whether a ledger is kept in any case.
+        blind: whether the selector looks at nothing, so that no pass is made.
         scored_epoch: the last epoch that was scored from beginning to end, under `rescore_every`.
 
     Raises:
@@ -34,6 +35,7 @@ class ScorePlan:
     rescore_every: int = 1
     max_age: int = 0
     keeps: bool = False
+    blind: bool = False
     scored_epoch: int | None = None
 
     def __post_init__(self) -> None:
@@ -50,7 +52,7 @@ class ScorePlan:
             )
 
     @classmethod
-    def of(cls, scoring: Any, rescore_every: int, max_age: int, keeps: bool) -> ScorePlan:
+    def of(cls, scoring: Any, rescore_every: int, max_age: int, keeps: bool, blind: bool) -> ScorePlan:
         """The plan that the settings of a callback ask for.
 
         Raises:
@@ -61,7 +63,7 @@ class ScorePlan:
                 f'Expected scoring to be a ScoringPass or "ledger", but got {scoring!r}. '
                 "Leave it out for a plain scoring pass."
             )
-        return cls(scoring == "ledger", rescore_every, max_age, keeps)
+        return cls(scoring == "ledger", rescore_every, max_age, keeps, blind)
 
     @property
     def needs_ledger(self) -> bool:
@@ -71,7 +73,7 @@ class ScorePlan:
     @property
     def overhears(self) -> bool:
         """Whether the losses of trained rows enter the ledger: not those of Stale Selective-Backprop, as published."""
-        return self.free or self.max_age > 0
+        return self.free or self.max_age > 0 or (self.keeps and self.blind)
 
     def source(self, epoch: int) -> Source:
         """Where the scores of `epoch` come from."""

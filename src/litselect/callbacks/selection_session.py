@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from litselect.callbacks.example_selection import ExampleSelection
     from litselect.selectors import Selection
 
+_MIXING = 10  # batches in which rows that are two examples are looked for
 _QUEUE_LIMIT = 4  # training batches that may wait for a slower rank
 
 
@@ -49,7 +50,8 @@ class SelectionSession:
         self._chosen: Chosen | None = None
         self._ids: Tensor | None = None  # of the newest batch's candidates
         self._heard: Scores | None = None  # the losses of its training step
-        self._selecting = False
+        self._selecting = self._arrived = False
+        self._heard_batches = 0
         self._rank = trainer.global_rank
         self._batch_size = declared_batch_size(trainer)
         self._optimizer_steps = trainer.global_step
@@ -67,8 +69,11 @@ class SelectionSession:
         """Put the loops back."""
         self.patch.remove()
 
-    def batch_done(self) -> None:
-        """Count what the batch took."""
+    def batch_done(self) -> bool:
+        """Count what the batch took. False where there was none: a loader may deliver None, which Lightning leaves."""
+        if not self._arrived:
+            return False
+        self._arrived = False
         self._watch.lap("training_seconds")
         counters = self.callback.counters
         counters.trained += 0 if self._chosen is None else self._chosen.rows
@@ -79,10 +84,12 @@ class SelectionSession:
             step = self.trainer.fit_loop.epoch_loop.total_batch_idx
             self._memory.trained(extras["ids"], self._heard, step, extras.get("inclusion"))
         self._chosen = self._heard = None  # free their memory
+        return True
 
     # ------------------------------------------------------------------ before the step
 
     def _choose(self, batch: Any, batch_idx: int) -> bool:
+        self._arrived = True
         self._watch.start()
         callback, memory = self.callback, self._memory
         n = self.candidates = count_rows(batch, self._batch_size)
@@ -214,14 +221,21 @@ class SelectionSession:
         if self._memory is None or not self._memory.plan.overhears or self._heard is not None:
             return training_step(*args)
         observer = LossObserver(chosen.rows)
-        output = observer.watch(lambda: training_step(*args))
+        with observer.before(self.module, "manual_backward"):  # which scales the loss
+            output = observer.watch(lambda: training_step(*args))
         if observer.scores is None and not (output is None and self.module.automatic_optimization):
             raise CaptureError(
                 f"The ledger takes the losses that training computes, but none could be told apart in "
                 f"{type(self.module).__name__}.training_step. Compute the loss with torch.nn.functional or one of "
                 "torch's loss modules, or let a scoring pass compute it: scoring=ScoringPass(), or rescore_every=2."
             )
-        self._heard = observer.scores
+        self._heard = heard = observer.scores
+        if heard is not None:
+            self._heard_batches += 1
+            if self._heard_batches <= _MIXING:
+                self._memory.check(heard)
+            if self.callback.nonfinite == "raise":
+                self.guard.look(heard.losses, "the losses of a training step")
         return output
 
     def look_at_loss(self, loss: Tensor) -> None:

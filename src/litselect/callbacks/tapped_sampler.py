@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from litselect.selectors import Selection
@@ -23,12 +24,15 @@ class Delivery:
     selection: Selection | None = None
 
     @property
-    def loaded(self) -> list[int]:
-        """The ids of the rows that arrive."""
-        if self.selection is None:
-            return self.ids
-        return [self.ids[i] for i in cast("list[int]", cast("Any", self.selection.indices).tolist())]
+    def rows(self) -> int:
+        """How many rows arrive."""
+        return len(self.ids if self.selection is None else self.selection)
 
+
+REMEDY: Final = (
+    "Let the batch hold the ids of its examples (their positions in the data set), and pass "
+    "`ids=lambda batch: ...`, which finds them there."
+)
 
 Decide = Callable[[int, int, "list[int]"], "Selection | None"]
 """Called with a batch's place in its epoch, the number of batches and the indices; which of them are to be loaded."""
@@ -50,7 +54,11 @@ class TappedSampler:
         self._decide = decide
 
     def __iter__(self) -> TappedIterator:
-        return TappedIterator(iter(self.tapped), len(self), self._decide)
+        try:
+            length = len(self)
+        except TypeError:  # it doesn't tell
+            length = 0
+        return TappedIterator(iter(self.tapped), length, self._decide)
 
     def __len__(self) -> int:
         return len(self.tapped)
@@ -87,12 +95,21 @@ class TappedIterator:
     def __iter__(self) -> TappedIterator:
         return self
 
-    def __next__(self) -> list[int]:
-        ids = [int(index) for index in next(self._batches)]
+    def __next__(self) -> list[Any]:
+        indices = list(next(self._batches))
+        try:
+            ids = [operator.index(index) for index in indices]
+        except TypeError:
+            raise ValueError(
+                f"The ids of examples are the integers that a batch sampler sends for, but it sent {indices[:1]}. "
+                f"{REMEDY}"
+            ) from None
         delivery = Delivery(ids, self._decide(self._place, self._length, ids))
         self.deliveries[self._place] = delivery
         self._place += 1
-        return delivery.loaded
+        if delivery.selection is None:
+            return indices
+        return [indices[i] for i in cast("list[int]", cast("Any", delivery.selection.indices).tolist())]
 
     def state_dict(self) -> dict[str, Any]:
         """The place, and the sampler's own state where it has one."""

@@ -69,7 +69,7 @@ class KnownScores:
         losses = self._entry("loss", ids)
         scores: dict[str, Any] = {
             "ids": ids,
-            "losses": torch.where(losses.isnan(), UNKNOWN_LOSS, losses),
+            "losses": torch.where(self._entry("step", ids) == NEVER, UNKNOWN_LOSS, losses),
             "percentiles": self._ranks[ids.to(self._ranks.device)].to(ids.device),
             "confidences": self._entry("confidence", ids).float(),
             "ages": self.ages(ids),

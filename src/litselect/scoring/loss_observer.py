@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -42,6 +43,24 @@ class LossObserver(LossCapture):
         self._ours, self._rowful, self._sums, self._reduced, self._elements = {}, {}, {}, [], []  # free the graph
         return cast("Any", output)
 
+    @contextmanager
+    def before(self, module: Any, name: str) -> Generator[None]:
+        """Inside, look at the loss that is given to a method of `module` ahead of what that makes of it."""
+        method = getattr(module, name, None)
+        if method is None:
+            yield
+            return
+
+        def look_then_call(loss: Any, *args: Any, **kwargs: Any) -> Any:
+            self._look(loss)
+            return method(loss, *args, **kwargs)
+
+        module.__dict__[name] = look_then_call
+        try:
+            yield
+        finally:
+            module.__dict__.pop(name, None)
+
     def _look(self, total: Any) -> None:
         if (
             self.scores is None
@@ -49,7 +68,7 @@ class LossObserver(LossCapture):
             and total.requires_grad
             and (self._reduced or self._elements)
         ):
-            self.scores = Scores(self._attribute(total), self.logits, self.targets)
+            self.scores = Scores(self._attribute(total), self.logits, self.targets, self.others)
 
     # ------------------------------------------------------------------ the mode
 

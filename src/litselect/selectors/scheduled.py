@@ -57,8 +57,8 @@ class Scheduled(Wrapper):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if name == "progress" and "schedule" in self.__dict__:
-            self.keep = self._keep_at(value)
+        if name in self._HANDED_ON and "schedule" in self.__dict__:
+            self.keep = self._keep_at(self.progress)  # not that of the wrapped selector
 
     def _keep_at(self, progress: float) -> float:
         if callable(self.schedule):
