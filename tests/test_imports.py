@@ -53,7 +53,9 @@ def test_selectors_and_scoring_load_no_lightning() -> None:
 PUBLIC = {
     "litselect.selectors": {
         "DiverseSubset",
+        "HideLearned",
         "ImportanceSampling",
+        "InfoBatch",
         "KeepAll",
         "LossPercentile",
         "Mixture",
@@ -70,7 +72,15 @@ PUBLIC = {
         "TopLoss",
         "Uncertainty",
     },
-    "litselect.scoring": {"CaptureError", "LossCapture", "LossWeights", "Scores", "ScoringPass"},
+    "litselect.scoring": {
+        "CaptureError",
+        "Ledger",
+        "LossCapture",
+        "LossObserver",
+        "LossWeights",
+        "Scores",
+        "ScoringPass",
+    },
     "litselect.callbacks": {"Counters", "ExampleSelection", "SelectiveBackprop"},
 }
 
