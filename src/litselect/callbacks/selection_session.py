@@ -146,7 +146,7 @@ class SelectionSession:
 
     def _take(self, batch: Any, n: int, selection: Selection, factor: float, *, loaded: bool = False) -> Chosen | None:
         """The chosen rows, or the batch itself where it is `loaded` with nothing else."""
-        ids = None if self._ids is None else self._ids[selection.indices.to(self._ids.device)]
+        ids = None if self._ids is None else self._ids[selection.indices.to(self._ids.device, non_blocking=True)]
         heard = self._memory is not None and self._memory.plan.overhears
         extras = present(weights=selection.weights, ids=ids, inclusion=selection.inclusion if heard else None)
         if self.callback.refill:  # which puts rows together that were chosen with and without
