@@ -21,7 +21,10 @@ from tests.callbacks.runs import train
 
 SAVE = "within the epoch"
 ROOT = Path(__file__).parents[2]
-KILLED = ["Selective-Backprop", "refill", "independent draws", "across ranks", "RandomSubset", "ImportanceSampling"]
+KILLED = [
+    *("Selective-Backprop", "refill", "independent draws", "across ranks", "RandomSubset", "ImportanceSampling"),
+    *("ledger", "stale scores"),
+]
 SCRIPT = Path(__file__).parent / "scripts" / "train.py"
 
 
@@ -65,7 +68,7 @@ def check(tmp_path: Path, name: str, world: int, kills: int, seed: int = 0) -> i
     return len(killed)
 
 
-@pytest.mark.parametrize("name", ["Selective-Backprop", "refill"])
+@pytest.mark.parametrize("name", ["Selective-Backprop", "refill", "ledger"])
 def test_a_killed_process(tmp_path: Path, name: str) -> None:
     assert check(tmp_path, name, world=1, kills=3) >= 2
 
