@@ -24,5 +24,5 @@ class Watcher(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Moves the bar."""
-        for budget in (callback for callback in trainer.callbacks if isinstance(callback, Budget)):  # type: ignore[attr-defined]
+        for budget in (callback for callback in trainer.callbacks if isinstance(callback, Budget)):  # type: ignore[attr-defined] - Lightning does not declare it
             self.progress.update(self.task, completed=budget.progress)

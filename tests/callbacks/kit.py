@@ -223,7 +223,7 @@ def random_streams() -> dict[str, Any]:
     """Where the global random streams are."""
     return {
         "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state()[1:3],  # noqa: NPY002
+        "numpy": np.random.get_state()[1:3],  # noqa: NPY002 - users draw from it
         "python": random.getstate(),
     }
 
@@ -231,7 +231,7 @@ def random_streams() -> dict[str, Any]:
 def seed_streams(seed: int = 3) -> None:
     """Begin the global random streams anew."""
     torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002 - users draw from it
     random.seed(seed)
 
 

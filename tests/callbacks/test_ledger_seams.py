@@ -259,3 +259,12 @@ def test_the_learning_rate_factor_is_state(solo: Any) -> None:
 
     solo.fit(solo.make(Noting), solo.callback(Resuming), other, data=loader(), max_epochs=4)
     assert found == [1.5]
+
+
+def test_nothing_is_put_into_the_module_that_is_overheard(solo: Any) -> None:
+    class Looked(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            assert not {"manual_backward", "backward"} & vars(self).keys() or not torch.is_grad_enabled()
+            return super().training_step(batch, batch_idx)
+
+    solo.fit(solo.make(Looked), ledger_scored(), data=loader(), max_epochs=2)

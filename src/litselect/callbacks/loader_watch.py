@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from litselect.callbacks.loop_patch import restore
+
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
@@ -54,6 +56,4 @@ class LoaderWatch:
     def remove(self) -> None:
         """Put everything back. Harmless when called again."""
         while self._patches:
-            owner, name, function = self._patches.pop()
-            if owner.__dict__.get(name) is function:
-                delattr(owner, name)
+            restore(*self._patches.pop())

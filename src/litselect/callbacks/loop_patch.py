@@ -64,7 +64,7 @@ class LoopPatch:
         original = getattr(owner, name)
 
         def first(*args: Any) -> Any:
-            _restore(owner, name, first)
+            restore(owner, name, first)
             before()
             return original(*args)
 
@@ -73,7 +73,7 @@ class LoopPatch:
     def remove(self) -> None:
         """Put everything back. Harmless when called again."""
         while self._patched:
-            _restore(*self._patched.pop())
+            restore(*self._patched.pop())
 
     def _replace(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
         self._patched.append((owner, name, function))
@@ -94,6 +94,7 @@ class LoopPatch:
         return choose_then_run
 
 
-def _restore(owner: Any, name: str, ours: Any) -> None:
+def restore(owner: Any, name: str, ours: Any) -> None:
+    """Take an attribute that was put into an instance back out, unless someone has put another there since."""
     if owner.__dict__.get(name) is ours:
         delattr(owner, name)

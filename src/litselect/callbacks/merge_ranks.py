@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, distributed
 
-from litselect.scoring import Ledger
+from litselect.scoring.ledger import COUNTS, FIELDS, Ledger
 
 _Op = distributed.ReduceOp
 
@@ -31,13 +31,12 @@ def merge_ranks(ledger: Ledger, device: torch.device) -> None:
     latest = _reduced(ledger.step, _Op.MAX, device)
     holders = torch.where(ledger.step == latest, rank, distributed.get_world_size())
     first = _reduced(holders, _Op.MIN, device) == rank
-    for name in ("loss", "smoothed", "percentile", "first_learned", "confidence", "learned", "step"):
+    for name in FIELDS:  # in one order on every rank
         values: Tensor = getattr(ledger, name)
         wide = values.float() if values.is_floating_point() else values.int()  # not every backend adds short types
-        setattr(ledger, name, _reduced(torch.where(first, wide, 0), _Op.SUM, device).to(values.dtype))
-    for name in ("seen", "scored", "trained", "forgotten"):
-        values = getattr(ledger, name)
-        setattr(ledger, name, _reduced(values.int(), _Op.MAX, device).to(values.dtype))
+        counts = name in COUNTS
+        merged = _reduced(wide if counts else torch.where(first, wide, 0), _Op.MAX if counts else _Op.SUM, device)
+        setattr(ledger, name, merged.to(values.dtype))
 
 
 def _several() -> bool:

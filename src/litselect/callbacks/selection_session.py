@@ -221,7 +221,7 @@ class SelectionSession:
         if self._memory is None or not self._memory.plan.overhears or self._heard is not None:
             return training_step(*args)
         observer = LossObserver(chosen.rows)
-        with observer.before(self.module, "manual_backward"):  # which scales the loss
+        with observer.before(self.trainer.strategy, "backward"):  # which scales the loss
             output = observer.watch(lambda: training_step(*args))
         if observer.scores is None and not (output is None and self.module.automatic_optimization):
             raise CaptureError(

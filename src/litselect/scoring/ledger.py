@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NEVER: Final = -1
 _MOST: Final = 2**15 - 2**10  # counts stop here, so that no batch makes one wrap around
 
-_FIELDS: Final[dict[str, tuple[torch.dtype, float]]] = {
+FIELDS: Final[dict[str, tuple[torch.dtype, float]]] = {
     "loss": (torch.float32, float("nan")),
     "smoothed": (torch.float32, float("nan")),
     "percentile": (torch.float32, float("nan")),
@@ -30,7 +30,7 @@ _FIELDS: Final[dict[str, tuple[torch.dtype, float]]] = {
     "confidence": (torch.float16, 0.0),
     "learned": (torch.bool, False),
 }
-_COUNTS: Final = ("seen", "scored", "trained", "forgotten")
+COUNTS: Final = ("seen", "scored", "trained", "forgotten")
 
 
 class Ledger:
@@ -82,7 +82,7 @@ class Ledger:
             raise ValueError(f"Expected smoothing, the weight of the past, in [0, 1), but got {smoothing!r}. Use 0.9.")
         self.size = size
         self.smoothing = smoothing
-        for name, (dtype, empty) in _FIELDS.items():
+        for name, (dtype, empty) in FIELDS.items():
             setattr(self, name, torch.full((size,), empty, dtype=dtype, device=device))
 
     def see(self, ids: Int[Tensor, " batch"]) -> None:
@@ -142,7 +142,7 @@ class Ledger:
 
     def grow(self, size: int) -> None:
         """Make room for ids up to `size`, for data sets that don't tell their length."""
-        for name, (dtype, empty) in _FIELDS.items():
+        for name, (dtype, empty) in FIELDS.items():
             old: Tensor = getattr(self, name)
             more = torch.full((max(0, size - self.size),), empty, dtype=dtype, device=old.device)
             setattr(self, name, torch.cat([old, more]))
@@ -152,7 +152,7 @@ class Ledger:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of the tensors, on the CPU."""
-        return {name: getattr(self, name).to("cpu", copy=True) for name in _FIELDS}
+        return {name: getattr(self, name).to("cpu", copy=True) for name in FIELDS}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from `state`, with as many examples as it has.
@@ -162,14 +162,14 @@ class Ledger:
         """
         shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()}
         size = state["loss"].numel() if "loss" in state else 0
-        if shapes != {name: (dtype, (size,)) for name, (dtype, _) in _FIELDS.items()}:
+        if shapes != {name: (dtype, (size,)) for name, (dtype, _) in FIELDS.items()}:
             raise ValueError(
-                f"The state of a ledger holds {', '.join(_FIELDS)}, one entry an example each, but got {shapes}. "
+                f"The state of a ledger holds {', '.join(FIELDS)}, one entry an example each, but got {shapes}. "
                 "Resume from a checkpoint of this version, or without the callback's state."
             )
         device = self.loss.device
         self.size = size
-        for name in _FIELDS:
+        for name in FIELDS:
             setattr(self, name, state[name].to(device, copy=True))
 
     def merge(self, others: list[Ledger]) -> None:
@@ -181,14 +181,14 @@ class Ledger:
         """
         for other in others:
             newer = other.step > self.step
-            for name in _FIELDS.keys() - set(_COUNTS):
+            for name in FIELDS.keys() - set(COUNTS):
                 setattr(self, name, torch.where(newer, getattr(other, name), getattr(self, name)))
-            for name in _COUNTS:
+            for name in COUNTS:
                 setattr(self, name, torch.maximum(getattr(self, name), getattr(other, name)))
 
     def to(self, device: torch.device | str) -> Ledger:
         """Move the tensors; answer with itself."""
-        for name in _FIELDS:
+        for name in FIELDS:
             setattr(self, name, getattr(self, name).to(device))
         return self
 

@@ -44,22 +44,23 @@ class LossObserver(LossCapture):
         return cast("Any", output)
 
     @contextmanager
-    def before(self, module: Any, name: str) -> Generator[None]:
-        """Inside, look at the loss that is given to a method of `module` ahead of what that makes of it."""
-        method = getattr(module, name, None)
-        if method is None:
-            yield
-            return
+    def before(self, owner: Any, name: str) -> Generator[None]:
+        """Inside, look at the loss that is given to a method of `owner` ahead of what that makes of it."""
+        method = getattr(owner, name)
 
         def look_then_call(loss: Any, *args: Any, **kwargs: Any) -> Any:
             self._look(loss)
             return method(loss, *args, **kwargs)
 
-        module.__dict__[name] = look_then_call
+        attributes = owner.__dict__
+        own = attributes.get(name)
+        attributes[name] = look_then_call
         try:
             yield
         finally:
-            module.__dict__.pop(name, None)
+            del attributes[name]
+            if own is not None:
+                attributes[name] = own
 
     def _look(self, total: Any) -> None:
         if (

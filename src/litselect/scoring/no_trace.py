@@ -69,7 +69,7 @@ def _random_streams(module: nn.Module) -> list[Callable[[], None]]:
     cpu, numpy, python = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002 - the user's
     found: list[Callable[[], None]] = [
         lambda: torch.set_rng_state(cpu),
-        lambda: np.random.set_state(numpy),  # noqa: NPY002
+        lambda: np.random.set_state(numpy),  # noqa: NPY002 - the user's
         lambda: random.setstate(python),
     ]
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
