@@ -1,0 +1,47 @@
+"""Meta-gradients by autograd through the training steps themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from litselect.scoring.meta_gradients.inner_optimizer import InnerOptimizer
+from litselect.scoring.meta_gradients.inner_state import InnerState
+from litselect.scoring.meta_gradients.meta_gradient import MetaGradient
+from litselect.scoring.meta_gradients.objective import Objective
+from litselect.scoring.meta_gradients.window import Window
+
+
+def unroll(objective: Objective, optimizer: InnerOptimizer, window: Window) -> MetaGradient:
+    """Keep the graph of every step, and go backward through all of it."""
+    ratings: list[Tensor] = []
+    weights: list[Tensor] = []
+    leaves: list[Tensor] = []
+    state = window.start.detached()
+    with torch.enable_grad():
+        for p in state.parameters:
+            p.requires_grad_()
+        for step, batch in enumerate(window.batches):
+            rating, weight = window.weigh(batch, state)
+            leaf = weight.detach().requires_grad_()
+            with window.draws(step):
+                state = _step(objective, optimizer, state, batch, leaf)
+            ratings.append(rating)
+            weights.append(weight)
+            leaves.append(leaf)
+        with window.draws(len(leaves)):
+            loss = objective.outer(state.parameters, state.cloned_buffers(), window.heldout)
+        influences = list(torch.autograd.grad(loss, leaves, materialize_grads=True))
+    return MetaGradient(loss.detach(), influences, ratings, weights, state.detached())
+
+
+def _step(
+    objective: Objective, optimizer: InnerOptimizer, state: InnerState, batch: Any, weights: Tensor
+) -> InnerState:
+    buffers = state.cloned_buffers()
+    loss = objective.inner(state.parameters, buffers, batch, weights)
+    gradient = torch.autograd.grad(loss, state.parameters, create_graph=True, materialize_grads=True)
+    parameters, moments = optimizer.update(state.parameters, state.moments, list(gradient), state.steps)
+    return InnerState(parameters, buffers, moments, state.steps + 1)
