@@ -63,6 +63,7 @@ def circumstances(request: Request, data: ImageData, module: LightningModule) ->
         "schedule": request.choices["schedule"],
         "optimizer": request.choices["optimizer"],
         "label_noise": data.source.label_noise,
+        "pixel_noise": data.source.pixel_noise,
         "duplicates": data.source.duplicates,
         "train_examples": len(data.train),
         "test_examples": len(data.test),

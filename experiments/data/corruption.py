@@ -1,6 +1,7 @@
-"""Training sets spoilt on purpose: wrong labels, repeated examples, and a split that stays clean."""
+"""Training sets spoilt on purpose: wrong labels, ruined pixels, repeated examples, and splits that stay clean."""
 
 import torch
+from torch import Tensor
 
 from experiments.data.images import Images
 from experiments.errors import UsageError
@@ -35,6 +36,28 @@ def flip_labels(images: Images, fraction: float, generator: torch.Generator) -> 
     labels = images.labels.clone()
     labels[rows] = (labels[rows] + shift) % images.classes
     return images.with_labels(labels)
+
+
+def shuffle_pixels(images: Images, fraction: float, generator: torch.Generator) -> tuple[Images, Tensor]:
+    """Gives the pixels of exactly `round(fraction * N)` images other places, in each image differently.
+
+    Colours and labels stay, so neither the brightness of an image nor its label alone gives it away.
+
+    Returns:
+        The images, and the rows that were spoilt: `[N]` bool.
+    """
+    spoilt = torch.zeros(len(images), dtype=torch.bool)
+    count = round(fraction * len(images))
+    if not count:
+        return images, spoilt
+    rows = torch.randperm(len(images), generator=generator)[:count]
+    spoilt[rows] = True
+    pixels = images.pixels.clone()
+    height, width = pixels.shape[2:]
+    places = torch.rand(count, height * width, generator=generator).argsort(1)[:, None]  # a permutation for each
+    flat = pixels[rows].flatten(2)
+    pixels[rows] = flat.gather(2, places.expand_as(flat)).unflatten(2, (height, width))
+    return images.with_pixels(pixels), spoilt
 
 
 def keep_for_duplication(images: Images, copies: int, generator: torch.Generator) -> Images:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from experiments.data.augment import crop_and_flip, cutout
-from experiments.data.corruption import duplicate, flip_labels, keep_for_duplication, split
+from experiments.data.corruption import duplicate, flip_labels, keep_for_duplication, shuffle_pixels, split
 from experiments.data.images import Images
 from experiments.data.rows import Batch, Rows, unchanged
 from experiments.data.source import Source
@@ -35,6 +35,8 @@ class ImageData(LightningDataModule):
         train: the training set after its corruption.
         example: `[N]` int64, which example each training row is; copies have it in common.
         true_labels: `[N]` int64, the labels of the training rows before any was made wrong.
+        corrupted: `[N]` bool, the training rows with a wrong label or spoilt pixels.
+        heldout: what is set aside to judge training data; empty without `data.heldout_fraction`.
         curve: the set that learning curves are measured on: the validation split, or the test set if there is none.
         test: the test set.
     """
@@ -45,11 +47,21 @@ class ImageData(LightningDataModule):
         clean, self.test = parts or source.read()
         draw = torch.Generator().manual_seed(source.corruption_seed)
         whole, held_out = split(clean, source.val_fraction, draw)
-        distinct = whole if source.duplicates == 1 else keep_for_duplication(whole, source.duplicates, draw)
-        self.train = duplicate(flip_labels(distinct, source.label_noise, draw), source.duplicates, size=len(whole))
-        self.example = torch.arange(len(distinct)).repeat(source.duplicates)[: len(whole)]
-        self.true_labels = distinct.labels[self.example]
         self.curve = held_out if len(held_out) else self.test
+        none = torch.arange(0)
+        whole, self.heldout = (
+            split(whole, source.heldout_fraction, draw) if source.heldout_fraction else (whole, whole.rows(none))
+        )
+        distinct = whole if source.duplicates == 1 else keep_for_duplication(whole, source.duplicates, draw)
+        labelled = flip_labels(distinct, source.label_noise, draw)
+        spoilt, ruined = shuffle_pixels(labelled, source.pixel_noise, draw)
+        added = self.heldout if source.heldout_trained else self.heldout.rows(none)
+        self.train = duplicate(spoilt, source.duplicates, size=len(whole)).followed_by(added)
+        example = torch.arange(len(distinct)).repeat(source.duplicates)[: len(whole)]
+        self.example = torch.cat([example, torch.arange(len(distinct), len(distinct) + len(added))])
+        self.true_labels = torch.cat([distinct.labels[example], added.labels])
+        corrupted = ruined | (labelled.labels != distinct.labels)
+        self.corrupted = torch.cat([corrupted[example], torch.zeros(len(added), dtype=torch.bool)])
         self.mean, self.std = channel_statistics(self.train.pixels)
         self._seed_generators(seed)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
@@ -31,6 +32,16 @@ class Images:
     def with_labels(self, labels: Tensor) -> "Images":
         """The same pixels under other labels (`[N]` int64)."""
         return replace(self, labels=labels)
+
+    def with_pixels(self, pixels: Tensor) -> "Images":
+        """Other pixels (`[N, C, H, W]` uint8) under the same labels."""
+        return replace(self, pixels=pixels)
+
+    def followed_by(self, others: "Images") -> "Images":
+        """These rows, then those of `others`."""
+        return replace(
+            self, pixels=torch.cat([self.pixels, others.pixels]), labels=torch.cat([self.labels, others.labels])
+        )
 
     def name(self, label: int) -> str:
         """What a class is called, or its number."""

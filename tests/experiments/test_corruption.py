@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from experiments.data import ImageData, Images
-from experiments.data.corruption import flip_labels
+from experiments.data.corruption import flip_labels, shuffle_pixels
 from experiments.errors import UsageError
 from tests.experiments.sources import digits, given
 
@@ -70,6 +70,55 @@ def test_validation_split_is_clean_and_apart() -> None:
     assert not set(numbers(data.curve).tolist()) & set(numbers(data.train).tolist())
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.4, 1.0])
+def test_exactly_the_fraction_of_images_is_spoilt(noise: float) -> None:
+    data = ImageData(digits(pixel_noise=noise), seed=0, parts=(CLEAN, TEST))
+    changed = (data.train.pixels != CLEAN.pixels).flatten(1).any(1)
+    assert changed.sum() == data.corrupted.sum() == round(noise * len(CLEAN))
+    assert torch.equal(changed, data.corrupted)
+    assert torch.equal(data.train.labels, CLEAN.labels)
+    assert torch.equal(data.test.pixels, TEST.pixels)
+    assert torch.equal(data.train.pixels.flatten(1).sort().values, CLEAN.pixels.flatten(1).sort().values)
+
+
+def test_pixels_of_a_place_stay_together_and_images_are_shuffled_differently() -> None:
+    places = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8)
+    images = Images(places.expand(20, 3, 8, 8).contiguous(), torch.zeros(20, dtype=torch.long), 2)
+    spoilt, rows = shuffle_pixels(images, 1.0, torch.Generator().manual_seed(0))
+    assert rows.all()
+    assert (spoilt.pixels == spoilt.pixels[:, :1]).all()
+    assert len(spoilt.pixels.flatten(1).unique(dim=0)) == 20
+
+
+def test_rows_know_their_corruption_of_either_kind() -> None:
+    data = ImageData(digits(label_noise=0.3, pixel_noise=0.2, duplicates=3), seed=0, parts=(CLEAN, TEST))
+    wrong = data.train.labels != data.true_labels
+    assert 0.25 < wrong.double().mean() < 0.35
+    assert 0.4 < data.corrupted.double().mean() < 0.48  # 0.3 + 0.2 - 0.06, drawn independently
+    assert (data.corrupted | ~wrong).all()
+    first = torch.full((int(data.example.max()) + 1,), -1).scatter(0, data.example, data.corrupted.long())
+    assert torch.equal(first[data.example].bool(), data.corrupted)  # copies share it
+
+
+def test_held_out_rows_are_clean_and_apart_from_all_others() -> None:
+    parts = (numbered(1000), numbered(10))
+    settings = {"val_fraction": 0.1, "heldout_fraction": 0.2, "label_noise": 0.5}
+    data = ImageData(given(**settings), seed=0, parts=parts)
+    assert (len(data.curve), len(data.heldout), len(data.train)) == (100, 180, 720)
+    sets = [set(numbers(part).tolist()) for part in (data.curve, data.heldout, data.train)]
+    assert len(set.union(*sets)) == 1000
+    assert torch.equal(data.heldout.labels, numbers(data.heldout) % 10)
+    added = ImageData(given(**settings, heldout_trained=True), seed=0, parts=parts)
+    assert len(added.train) == len(added.true_labels) == len(added.corrupted) == len(added.example.unique()) == 900
+    assert torch.equal(added.train.labels[:720], data.train.labels)
+    assert torch.equal(numbers(added.train)[720:], numbers(data.heldout))
+    assert added.corrupted.sum() == data.corrupted.sum() == 360
+
+
+def test_held_out_rows_are_no_rows_by_default() -> None:
+    assert len(ImageData(digits(), seed=0, parts=(CLEAN, TEST)).heldout) == 0
+
+
 def test_curves_fall_back_to_the_test_set() -> None:
     data = ImageData(digits(), seed=0, parts=(CLEAN, TEST))
     assert data.curve is data.test
@@ -81,6 +130,9 @@ def test_curves_fall_back_to_the_test_set() -> None:
         ({"label_noise": -0.1}, r"data\.label_noise must be a number between 0 and 1, received -0\.1"),
         ({"label_noise": "high"}, "received 'high'"),
         ({"label_noise": True}, "received True"),
+        ({"pixel_noise": 1.1}, r"data\.pixel_noise must be a number between 0 and 1, received 1\.1"),
+        ({"heldout_fraction": 1.0}, r"data\.heldout_fraction must be at least 0 and below 1, received 1\.0"),
+        ({"heldout_trained": True}, r"received data\.heldout_fraction=0"),
         ({"duplicates": 0}, r"data\.duplicates .*received 0"),
         ({"duplicates": 1.5}, r"received 1\.5"),
         ({"val_fraction": 1.0}, r"below 1, received 1\.0"),
