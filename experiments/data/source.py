@@ -20,17 +20,17 @@ class Source(ABC):
         drop_last: whether an incomplete last batch is left out.
         label_noise: fraction of the training labels, 0 to 1, replaced by another class drawn uniformly. Exactly
             `round(label_noise * N)` labels are wrong afterwards. Validation and test labels stay clean.
-        pixel_noise: fraction of the training images, 0 to 1, whose pixels are shuffled. Exactly `round(pixel_noise * N)`
-            images are spoilt, with their labels intact, and independently of which labels are wrong.
+        pixel_noise: fraction of the training images, 0 to 1, whose pixels are shuffled. Exactly
+            `round(pixel_noise * N)` images are spoilt, labels intact, independently of which labels are wrong.
         duplicates: copies of every training example. The size of the set is kept: N / duplicates distinct examples
             are drawn and repeated, each with its label, right or wrong.
-        corruption_seed: decides which labels are wrong, which images are spoilt, which examples are kept for duplication,
-            and the splits. It is apart from the run's seed, so that seeds differ in training alone.
+        corruption_seed: decides which labels are wrong, which images are spoilt, which examples are kept for
+            duplication, and the splits. It is apart from the run's seed, so that seeds differ in training alone.
         val_fraction: fraction of the training set, 0 up to but not including 1, that learning curves are measured on
             instead of the test set. It is set aside before any corruption.
-        heldout_fraction: fraction of what is left, 0 up to but not including 1, set aside before any corruption for what
-            judges training data, such as a rater. It is neither trained nor reported on.
-        heldout_trained: add these rows to the training set instead: the control of everything that uses them.
+        heldout_fraction: fraction of what is left, 0 up to but not including 1, set aside before any corruption for
+            what judges training data, such as a rater. It is neither trained nor reported on.
+        heldout_trained: whether these rows are trained after all: the control of everything that uses them.
         crop: pixels of zero padding before a random crop to the original size; 0 crops nothing.
         flip: whether images are mirrored at random.
         cutout: side in pixels of a square set to the mean at a random place; 0 cuts nothing.
@@ -62,7 +62,8 @@ class Source(ABC):
         )
         if self.heldout_trained and not self.heldout_fraction:
             raise UsageError(
-                "data.heldout_trained adds the held-out rows to the training set, received data.heldout_fraction=0; set it"
+                "data.heldout_trained adds the held-out rows to the training set, received "
+                "data.heldout_fraction=0; set it"
             )
         _require("crop", self.crop, int, lambda value: value >= 0, "an integer of at least 0")
         _require("cutout", self.cutout, int, lambda value: value >= 0, "an integer of at least 0")
