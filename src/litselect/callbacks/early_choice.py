@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from litselect.callbacks.nonfinite import select_finite
+from litselect.callbacks.ratings import rated_by_id
 from litselect.selectors import Selection
 
 if TYPE_CHECKING:
@@ -47,9 +48,11 @@ class EarlyChoice:
             return None
         known: dict[str, Any] = {}
         if selector.wants_scores:
-            if memory.plan.source(epoch) != "ledger":
+            if memory.plan.source(epoch) != "ledger" and not rated_by_id(callback):
                 return None
             known = memory.recall(torch.tensor(ids))
+            if callback.ratings is not None:
+                known["ratings"] = callback.ratings.rate(None, torch.tensor(ids), known)
         selector.default_seed = memory.seed
         selector.draw_for(epoch, place)
         n = len(ids)

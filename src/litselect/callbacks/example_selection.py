@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import Tensor
 
 from litselect.callbacks.active_phase import ActivePhase
 from litselect.callbacks.callback_base import CallbackBase
 from litselect.callbacks.counters import Counters
 from litselect.callbacks.example_memory import ExampleMemory
+from litselect.callbacks.kept import meet_data
 from litselect.callbacks.learning_rate import RaisedLearningRate
 from litselect.callbacks.memory_setup import learning_rate_factor, place_selector, prepare_memory
-from litselect.callbacks.nonfinite import POLICIES, Policy
+from litselect.callbacks.nonfinite import Policy
+from litselect.callbacks.ratings import Ratings, as_ratings
 from litselect.callbacks.refill_queue import RefillQueue
-from litselect.callbacks.requirements import check_fit, declared_batch_size, warn_of_long_schedule
-from litselect.callbacks.resume_loops import resume_run, settle_progress
+from litselect.callbacks.requirements import check_fit, check_settings, declared_batch_size, warn_of_long_schedule
+from litselect.callbacks.resume_loops import resume_run, settle_progress, warn_of_fresh_start
 from litselect.callbacks.run_state import gather_ranks, load_selector, own_state, pick_state, selector_name
 from litselect.callbacks.score_plan import REMEMBERED, ScorePlan
 from litselect.callbacks.selection_log import log_batch, log_epoch
 from litselect.callbacks.selection_session import SelectionSession
-from litselect.scoring import Ledger, ScoringPass
+from litselect.scoring import Ledger, RaterArtifact, ScoringPass
+from litselect.scoring.raters import KeptLabels
 from litselect.selectors import Selector
 
 if TYPE_CHECKING:
@@ -73,9 +77,11 @@ class ExampleSelection(CallbackBase):
         ledger: remember the losses of every example even where selection needs no memory, see `ledger`.
         ids: ``ids(batch) -> Tensor[N]``, the position of each example in the data set, where it can't be read off the
             DataLoader's batch sampler.
+        ratings: for a selector that needs them: a tensor with the rating of example i at place i (see
+            `RaterArtifact.scores`), which costs nothing; or a `RaterArtifact` or its folder, which rates each batch.
         skip_loading: whether rows are chosen before they are loaded, wherever the scores are known by then: the others
             are neither decoded nor moved, and hooks get the chosen rows alone. By default, where scores come from the
-            ledger and `ids` is not given.
+            ledger or from a table of ratings, and `ids` is not given.
         warmup: how many epochs at the beginning train on everything; 0.5 is half an epoch, ``"auto"`` one epoch or a
             tenth of the training, whichever is shorter. By default 0; with ``scoring="ledger"`` both mean 1.
         warmup_steps: the same in incoming batches.
@@ -110,6 +116,7 @@ class ExampleSelection(CallbackBase):
         max_age: int = 0,
         ledger: bool = False,
         ids: FindIds | None = None,
+        ratings: Tensor | RaterArtifact | str | Path | Ratings | None = None,
         skip_loading: bool | None = None,
         warmup: float | Literal["auto"] | None = None,
         warmup_steps: int = 0,
@@ -119,17 +126,12 @@ class ExampleSelection(CallbackBase):
         nonfinite: Policy = "raise",
         prog_bar: bool = False,
     ) -> None:
-        if not isinstance(selector, Selector):  # pyright: ignore[reportUnnecessaryIsInstance] - users may not type-check
-            raise TypeError(
-                f"Expected a Selector, such as TopLoss(keep=0.5), but got {selector!r}. "
-                "For Selective-Backprop use the preset SelectiveBackprop(keep=0.5)."
-            )
-        if nonfinite not in POLICIES:
-            raise ValueError(f"Expected nonfinite to be one of {', '.join(POLICIES)}, but got {nonfinite!r}.")
+        check_settings(selector, nonfinite)
         self.selector = selector
         if scoring is None:
             scoring = "ledger" if selector.remembers and rescore_every == 1 and max_age == 0 else ScoringPass()
-        keeps = ledger or bool(selector.needs & REMEMBERED)
+        self.ratings = as_ratings(ratings)
+        keeps = ledger or bool(selector.needs & REMEMBERED) or (self.ratings is not None and self.ratings.by_id)
         self.plan = ScorePlan.of(scoring, rescore_every, max_age, keeps, not selector.needs)
         self.scoring = scoring if isinstance(scoring, ScoringPass) else ScoringPass()
         self.ids = ids
@@ -144,6 +146,7 @@ class ExampleSelection(CallbackBase):
         self.across_ranks = across_ranks
         self.nonfinite: Policy = nonfinite
         self.prog_bar = prog_bar
+        self.kept_labels = KeptLabels()  # of a selection by ratings
         self.counters = Counters()
         self.queue = RefillQueue()
         self.training_batch_size = 0
@@ -192,12 +195,9 @@ class ExampleSelection(CallbackBase):
         if self.refill:
             self.training_batch_size = declared_batch_size(trainer) or self.training_batch_size
             warn_of_long_schedule(trainer, self.selector.keep)
-        if trainer.ckpt_path is not None and not self._resumed:
-            warnings.warn(
-                f"The checkpoint {trainer.ckpt_path} was made without {type(self).__name__}: weights and optimizer go "
-                "on from it, selection starts afresh.",
-                stacklevel=2,
-            )
+        if not self._resumed:
+            warn_of_fresh_start(self, trainer)
+        meet_data(self, trainer, pl_module.device)
         if self.memory is not None:
             self.memory.ledger.to(pl_module.device)
         self._session = session = SelectionSession(self, trainer, pl_module)
@@ -284,6 +284,7 @@ class ExampleSelection(CallbackBase):
         self.queue.load_state_dict(state["queue"])
         self.skipped, self.checks, self.verified = state["skipped"], state["checks"], state["verified"]
         self.training_batch_size = state["training_batch_size"]
+        self.kept_labels.load_state_dict(state["kept_labels"])
         if state["selector"] is not None:
             load_selector(self.selector, state["selector"])
         if self.memory is not None and (remembered := state_dict.get("memory")) is not None:

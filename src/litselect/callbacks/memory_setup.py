@@ -9,6 +9,7 @@ import torch
 
 from litselect.callbacks.early_choice import EarlyChoice
 from litselect.callbacks.example_memory import ExampleMemory
+from litselect.callbacks.ratings import rated_by_id
 from litselect.callbacks.requirements import fewest_rows
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def prepare_memory(callback: ExampleSelection, trainer: Trainer, module: Lightni
     if not plan.needs_ledger and not early:
         return None
     if early is None:
-        early = (plan.free or plan.rescore_every > 1) and callback.ids is None
+        early = (plan.free or plan.rescore_every > 1 or rated_by_id(callback)) and callback.ids is None
     old = callback.memory if trainer.fit_loop.epoch_progress.current.ready > 0 else None
     memory = ExampleMemory(
         replace(plan, scored_epoch=None),

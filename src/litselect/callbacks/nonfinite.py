@@ -23,7 +23,8 @@ def select_finite(selector: Selector, scores: dict[str, Any], k: int, policy: Po
     """
     if policy == "raise":
         return selector(k=k, **scores)
-    finite = cast("Tensor", scores["losses"]).isfinite()
+    looked_at = [cast("Tensor", scores[name]) for name in ("losses", "ratings") if name in scores]
+    finite = torch.stack([values.isfinite() for values in looked_at]).all(0)
     good, bad = finite.nonzero().squeeze(1), finite.logical_not().nonzero().squeeze(1)
     forced = bad[:k] if policy == "train" else bad[:0]
     wanted = min(k - len(forced), len(good))

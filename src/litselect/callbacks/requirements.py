@@ -10,13 +10,32 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - the base of all of them
 
+from litselect.callbacks.nonfinite import POLICIES
+from litselect.callbacks.ratings import rated_by_id
 from litselect.callbacks.score_plan import REMEMBERED
 from litselect.scoring.scoring_pass import is_compiled
+from litselect.selectors import Selector
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
     from litselect.callbacks.example_selection import ExampleSelection
+
+
+def check_settings(selector: Any, nonfinite: Any) -> None:
+    """Refuse what is no selector or no policy.
+
+    Raises:
+        TypeError: in the first case.
+        ValueError: in the second.
+    """
+    if not isinstance(selector, Selector):
+        raise TypeError(
+            f"Expected a Selector, such as TopLoss(keep=0.5), but got {selector!r}. "
+            "For Selective-Backprop use the preset SelectiveBackprop(keep=0.5)."
+        )
+    if nonfinite not in POLICIES:
+        raise ValueError(f"Expected nonfinite to be one of {', '.join(POLICIES)}, but got {nonfinite!r}.")
 
 
 def check_fit(callback: ExampleSelection, trainer: Trainer, module: LightningModule) -> None:
@@ -64,6 +83,25 @@ def _check_provided(callback: ExampleSelection) -> None:
         remedy = "Score every batch (scoring=ScoringPass(), rescore_every=1, max_age=0), or use another selector."
     else:
         provided, remedy = {"losses", "logits", "targets", *REMEMBERED}, "Use a selector that needs no more."
+    if callback.ratings is not None:
+        if callback.across_ranks:
+            raise ValueError(
+                f"{name}(across_ranks=True) chooses by the losses of all ranks, but `ratings` says that rows are "
+                "rated. Use across_ranks=False: each rank then chooses among its own rows."
+            )
+        if "ratings" not in callback.selector.needs:
+            raise ValueError(
+                f"`ratings` are for a selector that looks at them, but {callback.selector!r} does not. Use "
+                "RatedSubset(keep=...), or leave ratings out."
+            )
+        provided = {*provided, "ratings"}
+    elif "ratings" in callback.selector.needs:
+        remedy = "Use a selector that needs no more, or pass ratings=..., which a RaterArtifact or a table of scores is."
+    if callback.ratings is not None and not callback.ratings.needs <= provided:
+        raise ValueError(
+            "A rater that looks at the statistics of the model needs a scoring pass over every batch, but "
+            f"{name} is set to go without one. {remedy}"
+        )
     if unknown := sorted(callback.selector.needs - provided):
         raise ValueError(
             f"{callback.selector!r} needs {', '.join(unknown)}, but {name} provides {', '.join(sorted(provided))} "
@@ -85,7 +123,7 @@ def _check_memory(callback: ExampleSelection, module: LightningModule) -> None:
             f"{name}(skip_loading=True) chooses when the batch sampler sends for a batch, but ids= looks for ids in "
             "the loaded batch, and across_ranks=True compares loaded batches. Leave skip_loading out."
         )
-    if early and callback.selector.needs and not (plan.free or plan.rescore_every > 1):
+    if early and callback.selector.needs and not (plan.free or plan.rescore_every > 1 or rated_by_id(callback)):
         raise ValueError(
             f"{name}(skip_loading=True) chooses before rows are loaded, but {callback.selector!r} needs "
             f"{', '.join(sorted(callback.selector.needs))}, which is known only after they are scored. "

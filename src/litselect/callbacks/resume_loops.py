@@ -15,7 +15,18 @@ from litselect.callbacks.rank_buffers import restore_buffers
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
+    from litselect.callbacks.example_selection import ExampleSelection
     from litselect.callbacks.loop_patch import LoopPatch
+
+
+def warn_of_fresh_start(callback: ExampleSelection, trainer: Trainer) -> None:
+    """Say so where a checkpoint knows nothing of selection."""
+    if trainer.ckpt_path is not None:
+        warnings.warn(
+            f"The checkpoint {trainer.ckpt_path} was made without {type(callback).__name__}: weights and optimizer go "
+            "on from it, selection starts afresh.",
+            stacklevel=2,
+        )
 
 
 def settle_progress(trainer: Trainer, module: LightningModule, skipped: bool) -> None:

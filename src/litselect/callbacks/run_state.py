@@ -49,6 +49,7 @@ def own_state(
         "verified": callback.verified,
         "training_batch_size": callback.training_batch_size,
         "streams": None if device is None else streams_state(device),
+        "kept_labels": callback.kept_labels.state_dict(),
         "loss_ranks": None if callback.memory is None else callback.memory.own_state(),
         "buffers": {} if module is None else own_buffers(module),
     }

@@ -38,6 +38,7 @@ class Scorer:
     ) -> None:
         self._callback, self._trainer, self._module, self._guard = callback, trainer, module, guard
         self.scores: Scores | None = None
+        self._wants: frozenset[str] = frozenset()
 
     def know(
         self, batch: Any, batch_idx: int, n: int, ids: Tensor | None, *, selecting: bool, chosen: bool
@@ -55,9 +56,38 @@ class Scorer:
         Returns:
             The tensors, none where the selector looks at none; or ``None`` where the step declined the batch.
         """
+        rater, wants = self._callback.ratings, self._callback.selector.wants
+        selects = selecting and not chosen
+        if rater is None:
+            return self._know(batch, batch_idx, n, ids, selecting=selecting, chosen=chosen, wants=wants)
+        found = rater.labels_in(batch)
+        rated = "ratings" in wants
+        wants -= {*found, "ratings"} | ({"ids"} if ids is not None else set())
+        wants |= rater.needs if rated else frozenset()
+        known = self._know(batch, batch_idx, n, ids, selecting=selecting, chosen=chosen, wants=wants)
+        if known is None or not (rated and selects):
+            return known if known is None else {**found, **known}
+        ratings = rater.rate(batch, ids, known)
+        if self._callback.nonfinite == "raise":
+            self._guard.look(ratings, f"the ratings of batch {batch_idx}")
+        given = {} if ids is None else {"ids": ids}
+        return {**given, **found, **known, "ratings": ratings}
+
+    def _know(
+        self,
+        batch: Any,
+        batch_idx: int,
+        n: int,
+        ids: Tensor | None,
+        *,
+        selecting: bool,
+        chosen: bool,
+        wants: frozenset[str],
+    ) -> dict[str, Any] | None:
+        """What a scoring pass or the ledger knows, ratings left out."""
         callback, memory = self._callback, self._callback.memory
-        looks = callback.selector.wants_scores
-        self.scores = None
+        looks = bool(wants)
+        self.scores, self._wants = None, wants
         if memory is None or ids is None:
             if not looks or (callback.verified and not selecting):
                 return {}
@@ -109,7 +139,7 @@ class Scorer:
                 f"{type(module).__name__} optimizes manually, but its training_step ended before a backward was seen. "
                 "Call `self.manual_backward(loss)`, or define `example_losses(self, batch)`."
             )
-        wanted = callback.selector.wants & {"logits", "targets"}
+        wanted = self._wants & {"logits", "targets"}
         if scores is not None and (missing := sorted(wanted - scores.given().keys())):
             raise CaptureError(
                 f"{callback.selector!r} needs {' and '.join(missing)}, which are read off the cross-entropy that "

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
+from litselect.callbacks.kept import kept_columns
+
 if TYPE_CHECKING:
     from litselect.callbacks.selection_session import SelectionSession
 
@@ -26,6 +28,7 @@ def log_batch(session: SelectionSession, prog_bar: bool) -> None:
     _forget(session)
     values: dict[str, float | Tensor] = {name: float(v) for name, v in vars(session.callback.counters).items()}
     values["kept"] = kept
+    values.update(kept_columns(session.callback))
     if scores is not None:
         values["loss_all"] = scores.losses.mean()
         if selection is not None and len(selection):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from litselect.callbacks.chosen import Chosen, present
 from litselect.callbacks.finite_guard import FiniteGuard
+from litselect.callbacks.kept import count_kept
 from litselect.callbacks.loop_patch import LoopPatch
 from litselect.callbacks.nonfinite import select_finite
 from litselect.callbacks.rank_pool import all_ready, select_share
@@ -111,6 +112,8 @@ class SelectionSession:
         # A step that returned None declined the batch: it gets the chance to do so again.
         selectable = self._selecting and known is not None
         self._chosen = self._select(batch, n, known or {}) if selectable else Chosen(batch, n, present(ids=self._ids))
+        if self.selection is not None and "ratings" in callback.selector.needs:
+            count_kept(callback, known or {}, self._ids, self.selection, self.candidates)
         self._watch.lap("selection_seconds")
         callback.skipped = self._chosen is None
         if self._chosen is None:
