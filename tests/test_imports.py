@@ -74,12 +74,18 @@ PUBLIC = {
     },
     "litselect.scoring": {
         "CaptureError",
+        "ImageRater",
+        "LabelledImageRater",
         "Ledger",
         "LossCapture",
         "LossObserver",
         "LossWeights",
+        "RaterArtifact",
+        "RaterTrainer",
         "Scores",
         "ScoringPass",
+        "StatisticsRater",
+        "TableRater",
     },
     "litselect.callbacks": {"Counters", "ExampleSelection", "SelectiveBackprop"},
 }

@@ -29,10 +29,10 @@ class _Step:
 def adjoint(objective: Objective, optimizer: InnerOptimizer, window: Window, derivative: Derivative) -> MetaGradient:
     r"""Go backwards with :math:`\lambda = \partial L / \partial \theta_t`.
 
-    At each step the update, which is elementwise, carries :math:`\lambda` over to the gradient: that is the direction u.
+    At each step the update, which is elementwise, carries :math:`\lambda` over to the gradient: the direction u.
     Along u the derivative of the weighted loss with respect to the weights is the influence of the examples, and the
-    change of the gradient is :math:`H u`, which joins :math:`\lambda` on its way to the step before. The first step needs
-    no :math:`H u`: for T = 1 nothing is of second order.
+    change of the gradient is :math:`H u`, which joins :math:`\lambda` on its way to the step before. The first step
+    needs no :math:`H u`: for T = 1 nothing is of second order.
     """
     ratings: list[Tensor] = []
     weights: list[Tensor] = []

@@ -7,11 +7,13 @@ of the loss with respect to each weight, and, where asked, with that of the grad
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch.autograd import forward_ad as untyped_forward_ad
+
+forward_ad = cast("Any", untyped_forward_ad)
 
 Loss = Callable[[list[Tensor], Tensor], Tensor]
 """``loss(parameters, weights) -> scalar``."""
@@ -70,8 +72,8 @@ def finite_differences(
 ) -> Along:
     """Central differences: for operators that know one derivative only. Costs two forward passes, or two steps.
 
-    Where the gradient is exactly zero the direction is not followed: the parameter belongs to a dead unit, which a small
-    move leaves dead, while Adam's update, and so the direction, is huge there.
+    Where the gradient is exactly zero the direction is not followed: the parameter belongs to a dead unit, which a
+    small move leaves dead, while Adam's update, and so the direction, is huge there.
     """
     direction = [torch.where(g == 0, 0.0, u) for g, u in zip(gradient, direction, strict=True)]
     norm = _norm(direction)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from litselect.scoring.meta_gradients.inner_state import InnerState
@@ -30,6 +31,4 @@ class MetaGradient:
 
     def backward(self) -> None:
         """Add the gradient of the held-out loss to the ``.grad`` of whatever the ratings depend on."""
-        surrogate = sum((c * w).sum() for c, w in zip(self.influences, self.weights, strict=True))
-        assert isinstance(surrogate, Tensor)  # a window has at least one step
-        surrogate.backward()
+        torch.autograd.backward(self.weights, self.influences)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from litselect.scoring.meta_gradients.inner_state import InnerState
+from litselect.scoring.meta_gradients.private_streams import seeded
 
 Rate = Callable[[Any, InnerState], Tensor]
 """``rate(batch, state) -> ratings [N]`` on the rater's graph; `state` is that of the model at this step, detached."""
@@ -41,11 +42,6 @@ class Window:
             ratings = self.rate(batch, state.detached())
             return ratings, ratings.softmax(0)
 
-    @contextmanager
-    def draws(self, step: int) -> Generator[None]:
+    def draws(self, step: int) -> AbstractContextManager[Any]:
         """Inside, random streams are those of `step`; outside, they are as they were."""
-        device = self.start.parameters[0].device
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(self.seed + step)
-            yield
+        return seeded(self.seed + step, self.start.parameters[0].device)

@@ -23,10 +23,10 @@ def carve(loader: Any, fraction: float, seed: int) -> tuple[DataLoader[Any], Dat
         ValueError: if the loader is nothing of the kind, or nothing would be left.
     """
     dataset: Any = getattr(loader, "dataset", None)
-    if not isinstance(loader, DataLoader) or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+    if not _is_loader(loader) or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise ValueError(
             "A fraction is held out by index, which needs a torch DataLoader of a map-style data set, but got a "
-            f"{type(cast('Any', loader)).__name__}. Pass a loader of held-out examples."
+            f"{type(loader).__name__}. Pass a loader of held-out examples."
         )
     n = len(dataset)
     held = round(fraction * n)
@@ -35,11 +35,11 @@ def carve(loader: Any, fraction: float, seed: int) -> tuple[DataLoader[Any], Dat
             f"The fraction that is held out must leave examples on both sides, but got {fraction!r} of {n} examples. "
             "Pass for instance heldout_loader=0.05, or a loader."
         )
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tolist()
+    order = cast("list[int]", cast("Any", torch.randperm(n, generator=torch.Generator().manual_seed(seed))).tolist())
     return _of(loader, Subset(dataset, sorted(order[held:]))), _of(loader, Subset(dataset, sorted(order[:held])))
 
 
-def _of(loader: DataLoader[Any], part: Subset[Any]) -> DataLoader[Any]:
+def _of(loader: Any, part: Subset[Any]) -> DataLoader[Any]:
     return DataLoader(
         part,
         batch_size=min(loader.batch_size or 1, len(part)),
@@ -73,6 +73,18 @@ def require_apart(heldout: Any, others: dict[str, Any]) -> None:
 def _overlap(one: Any, other: Any) -> bool:
     if one is None or other is None:
         return False
-    a, b = (set(part.indices) if isinstance(part, Subset) else None for part in (one, other))
-    base, other_base = (part.dataset if isinstance(part, Subset) else part for part in (one, other))
-    return base is other_base and (a is None or b is None or bool(a & b))
+    (base, a), (other_base, b) = _rows(one), _rows(other)
+    return base is other_base and (a is None or b is None or bool(set(a) & set(b)))
+
+
+def _rows(dataset: Any) -> tuple[Any, list[int] | None]:
+    """The data set behind subsets of subsets, and which of its examples; None for all."""
+    if not isinstance(dataset, Subset):
+        return dataset, None
+    chosen: list[int] = [int(i) for i in cast("Any", dataset).indices]  # of a tensor: its entries are never equal
+    base, rows = _rows(cast("Any", dataset).dataset)
+    return base, chosen if rows is None else [rows[i] for i in chosen]
+
+
+def _is_loader(loader: Any) -> bool:
+    return isinstance(loader, DataLoader)

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litselect.scoring.meta_training.private_streams import PrivateStreams, current_states
+from litselect.scoring.meta_gradients.private_streams import PrivateStreams, current_states
 from litselect.scoring.rows import count_rows, map_columns
 
 
 class LoaderStream:
     """Goes through a loader again and again; can go on at any batch.
 
-    Shuffling and augmentation in the main process draw from streams of its own, so the run around it draws what it would
-    have drawn anyway. Going on replays the batches of the present pass, which loads them again.
+    Shuffling and augmentation in the main process draw from streams of its own, so the run around it draws what it
+    would have drawn anyway. Going on replays the batches of the present pass, which loads them again.
 
     Args:
         loader: any iterable of batches that can be iterated anew.

@@ -11,8 +11,8 @@ from torch import Tensor
 class MetaAdam:
     r"""One Adam for each inner model; the rater moves by the mean of what they propose.
 
-    Meta-gradients of models of different ages differ in scale by orders of magnitude. Averaging the *updates* gives each
-    model one voice; averaging gradients would leave the word to whichever has the largest.
+    Meta-gradients of models of different ages differ in scale by orders of magnitude. Averaging the *updates* gives
+    each model one voice; averaging gradients would leave the word to whichever has the largest.
 
     Args:
         parameters: of the rater, changed in place.

@@ -21,8 +21,8 @@ class MetaLog:
 
     Attributes:
         history: for each meta-step, means over the inner models of ``outer_loss``; ``rating_std`` in a batch (a dead
-            rater shows here); ``gradient_norm`` before clipping; ``agreement``, the correlation of ratings with what the
-            look-ahead says of their examples, before the rater learns of it.
+            rater shows here); ``gradient_norm`` before clipping; ``agreement``, the correlation of ratings with what
+            the look-ahead says of their examples, before the rater learns of it.
         labels: share of the weight that each class gets, where there are class labels.
     """
 
@@ -74,5 +74,5 @@ def agreement(ratings: Tensor, influences: Tensor) -> float:
     """The correlation of ratings with minus the derivative of the held-out loss; 0 where either is constant."""
     a, b = ratings.detach().double(), -influences.detach().double()
     a, b = a - a.mean(), b - b.mean()
-    scale = a.norm() * b.norm()
+    scale = (a @ a * (b @ b)).sqrt()
     return float(a @ b / scale) if scale > 0 else 0.0

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from litselect.scoring.meta_gradients import InnerOptimizer, InnerState, LossObjective
+from litselect.scoring.meta_gradients.private_streams import seeded
 
 InnerFactory = Callable[[], nn.Module]
 
@@ -67,9 +68,7 @@ class Population:
 
     def _born(self, place: int) -> InnerState:
         (seed,) = np.random.SeedSequence((self._seed, place, self.lives[place])).generate_state(1)
-        devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(int(seed))
+        with seeded(int(seed), self._device):
             parameters, buffers = self._objective.begin(self._factory().to(self._device))
         return InnerState(parameters, buffers, self._optimizer.begin(parameters))
 

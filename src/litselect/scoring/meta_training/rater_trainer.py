@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -24,13 +24,13 @@ from litselect.scoring.meta_gradients import (
     Window,
 )
 from litselect.scoring.meta_gradients.objective import LossFunction
+from litselect.scoring.meta_gradients.private_streams import PrivateStreams, seeded
 from litselect.scoring.meta_training.held_out import carve, require_apart
 from litselect.scoring.meta_training.learning_check import LearningCheck
 from litselect.scoring.meta_training.loader_stream import LoaderStream
 from litselect.scoring.meta_training.meta_adam import MetaAdam
 from litselect.scoring.meta_training.meta_log import MetaLog
 from litselect.scoring.meta_training.population import InnerFactory, Population
-from litselect.scoring.meta_training.private_streams import PrivateStreams
 from litselect.scoring.meta_training.rater_view import RaterView
 from litselect.scoring.raters.fields import Fields, default_fields
 from litselect.scoring.raters.rater_artifact import QUANTILES, RaterArtifact, digest_of, in_order, moved
@@ -141,13 +141,13 @@ class RaterTrainer:
         self._loaders, self._fields = (train_loader, heldout_loader), fields or default_fields
         optimizer = inner_optimizer or Adam(lr=1e-3)
         self.settings["inner_optimizer"] = repr(optimizer)
-        with torch.random.fork_rng():
+        with seeded(seed, self.device):
             objective = LossObjective(inner_factory().to(self.device), loss_fn, outer_loss_fn, precision)
         self._view = RaterView(self.rater, self._fields, objective)
         self._look_ahead = LookAhead(objective, optimizer, estimator)
         self._population = Population(inner_factory, objective, optimizer, population, lifetime, seed, self.device)
         self._train, self._heldout = (LoaderStream(loader, seed + n) for n, loader in enumerate(self._loaders, 1))
-        self._parameters = [p for p in self.rater.parameters() if p.requires_grad]
+        self._parameters: list[Tensor] = [p for p in self.rater.parameters() if p.requires_grad]
         self._meta = MetaAdam(self._parameters, population, meta_lr, weight_decay, warmup, clip)
         self._check = LearningCheck(population) if require_learning else None
         self._log = MetaLog(self._fields)
@@ -182,7 +182,7 @@ class RaterTrainer:
                 done = len(self.history)
                 bar.update()
                 if done % 10 == 0:
-                    bar.set_postfix(self._log.shown(), refresh=False)
+                    cast("Any", bar).set_postfix(self._log.shown(), refresh=False)
                 if self._checkpoint is not None and done % self._checkpoint_every == 0:
                     self._save(self._checkpoint)
         if self._check is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from litselect.scoring.loss_observer import LossObserver
 from litselect.scoring.meta_gradients import InnerState, LossObjective
+from litselect.scoring.meta_gradients.private_streams import seeded
 from litselect.scoring.raters.fields import Fields
 from litselect.scoring.raters.rate import asks_for, rate
 from litselect.scoring.raters.statistics import statistics_of
@@ -39,7 +40,7 @@ class RaterView:
     def _statistics(self, batch: Any, state: InnerState) -> Tensor:
         n = len(next(iter(self._fields(batch).values())))
         observer = LossObserver(n)
-        with torch.no_grad(), torch.random.fork_rng([]):
+        with torch.no_grad(), seeded(state.steps, state.parameters[0].device):
             losses = observer.watch(lambda: self._objective.losses(state.parameters, state.cloned_buffers(), batch))
         if observer.logits is None or observer.targets is None:
             raise ValueError(

@@ -37,6 +37,6 @@ def default_fields(batch: Any) -> dict[str, Tensor]:
             return {name: value for name, value in found.items() if isinstance(value, Tensor)}
     raise ValueError(
         "A rater looks at the inputs, targets or ids in a batch, but a batch of type "
-        f"{type(batch).__name__} was received in which none was found. Pass "
+        f"{type(cast('Any', batch)).__name__} was received in which none was found. Pass "
         "`fields=lambda batch: {'inputs': ..., 'targets': ...}`."
     )

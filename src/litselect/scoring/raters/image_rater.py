@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,13 +46,15 @@ class ImageRater(nn.Module):
             "channels": channels, "width": width, "size": size, "mean": _plain(mean), "std": _plain(std),
         }  # fmt: skip
         self.size = size
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", _per_channel(mean), persistent=False)
         self.register_buffer("std", _per_channel(std), persistent=False)
         widths = [channels, width, 2 * width, 4 * width]
         self.features = nn.Sequential(
             *(
                 nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(4, b), nn.GELU())
-                for a, b in zip(widths, widths[1:], strict=False)
+                for a, b in pairwise(widths)
             )
         )
         self.head = nn.Linear(widths[-1], outputs)

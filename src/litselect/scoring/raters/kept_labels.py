@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from torch import Tensor
@@ -67,9 +68,8 @@ class KeptLabels:
 
     def __str__(self) -> str:
         """A bar for each class: full where it gets twice its share."""
-        return "".join(
-            " " if ratio != ratio else _BARS[min(7, int(4 * ratio))] for ratio in self.ratios()[:20].tolist()
-        )
+        ratios = cast("list[float]", cast("Any", self.ratios()[:20]).tolist())
+        return "".join(" " if math.isnan(ratio) else _BARS[min(7, int(4 * ratio))] for ratio in ratios)
 
     def state_dict(self) -> dict[str, Any]:
         """The counts."""

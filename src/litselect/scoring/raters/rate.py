@@ -21,8 +21,8 @@ def asks_for(rater: nn.Module) -> tuple[str, ...]:
     if len(needed) == 1:
         return ("inputs",)
     raise ValueError(
-        f"The forward of a rater takes some of {', '.join(NAMES)}, by name, or one argument for the inputs, but that of "
-        f"{type(rater).__name__} takes {', '.join(p.name for p in parameters) or 'nothing'}. Rename its arguments."
+        f"The forward of a rater takes some of {', '.join(NAMES)}, by name, or one argument for the inputs, but that "
+        f"of {type(rater).__name__} takes {', '.join(p.name for p in parameters) or 'nothing'}. Rename its arguments."
     )
 
 
@@ -41,7 +41,7 @@ def rate(rater: nn.Module, known: dict[str, Any]) -> Tensor:
     if missing := [name for name in names if known.get(name) is None]:
         raise ValueError(
             f"{type(rater).__name__} needs {', '.join(missing)}, but only {', '.join(known) or 'nothing'} is known of "
-            "the batch. Pass `fields=lambda batch: {'inputs': ..., 'targets': ..., 'ids': ...}`, which finds them there."
+            "the batch. Pass `fields=lambda batch: {'inputs': ..., 'targets': ..., 'ids': ...}`, which finds them."
         )
     n = len(known[names[0]])
     by_name = any(name in inspect.signature(rater.forward).parameters for name in NAMES)

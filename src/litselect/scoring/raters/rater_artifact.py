@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 QUANTILES: Final = 1001
-_KNOWN: Final = {rater.__name__: rater for rater in (ImageRater, LabelledImageRater, StatisticsRater, TableRater)}
+_KNOWN: Final[dict[str, type[nn.Module]]] = {
+    rater.__name__: rater for rater in (ImageRater, LabelledImageRater, StatisticsRater, TableRater)
+}
 _WEIGHTS: Final = "rater.safetensors"
 _FACTS: Final = "rater.json"
 _SCORES: Final = "scores.safetensors"
@@ -35,8 +37,8 @@ _SCORES: Final = "scores.safetensors"
 class RaterArtifact:
     """A frozen rater with what one has to know to use it.
 
-    On disk a folder: weights, quantiles and cached scores as safetensors, the rest as JSON. Loading it runs no code that
-    lies in it; a rater of a class of your own is passed to `load`.
+    On disk a folder: weights, quantiles and cached scores as safetensors, the rest as JSON. Loading it runs no code
+    that lies in it; a rater of a class of your own is passed to `load`.
 
     Args:
         rater: the network.
@@ -167,13 +169,13 @@ class RaterArtifact:
                 f"Expected an artifact of format {FORMAT}, but {folder} says {facts.get('format')!r}. Train the rater "
                 "anew with this version."
             )
-        made = _KNOWN.get(facts["rater"]["class"])
-        if rater is None and made is None:
-            raise ValueError(
-                f"{folder} holds a {facts['rater']['class']}, which is no rater of this package, and loading runs no "
-                "code from files. Pass one of the same structure: load(folder, rater=...)."
-            )
-        rater = rater if rater is not None else cast("Any", made)(**facts["rater"]["arguments"])
+        if rater is None:
+            if facts["rater"]["class"] not in _KNOWN:
+                raise ValueError(
+                    f"{folder} holds a {facts['rater']['class']}, which is no rater of this package, and loading runs "
+                    "no code from files. Pass one of the same structure: load(folder, rater=...)."
+                )
+            rater = _KNOWN[facts["rater"]["class"]](**facts["rater"]["arguments"])
         quantiles = tensors.pop("quantiles")
         rater.load_state_dict({name.removeprefix("rater."): tensor for name, tensor in tensors.items()})
         scores = folder / _SCORES
@@ -195,7 +197,8 @@ def in_order(loader: Any) -> Any:
     """A loader of the same examples, not shuffled, where they have an order; otherwise `loader` itself."""
     dataset: Any = getattr(loader, "dataset", None)
     if not isinstance(loader, DataLoader) or isinstance(dataset, IterableDataset):
-        return loader
+        return cast("Any", loader)
+    loader = cast("Any", loader)
     return DataLoader(dataset, batch_size=loader.batch_size or 1, collate_fn=loader.collate_fn)
 
 

@@ -37,6 +37,6 @@ def statistics_of(
     shares = logits.softmax(1)
     own = shares.gather(1, classes[:, None]).squeeze(1)
     best_other = shares.scatter(1, classes[:, None], 0.0).amax(1)
-    entropy = torch.special.entr(shares).sum(1) / math.log(max(2, logits.shape[1]))
+    entropy = -torch.xlogy(shares, shares).sum(1) / math.log(max(2, logits.shape[1]))
     ranks = mid_ranks(losses).to(losses)
     return torch.stack([losses.clamp_min(0).log1p(), own, own - best_other, entropy, ranks], 1)
