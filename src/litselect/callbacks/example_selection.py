@@ -12,7 +12,7 @@ from litselect.callbacks.active_phase import ActivePhase
 from litselect.callbacks.callback_base import CallbackBase
 from litselect.callbacks.counters import Counters
 from litselect.callbacks.example_memory import ExampleMemory
-from litselect.callbacks.kept import meet_data
+from litselect.callbacks.kept import load_rated, meet_data
 from litselect.callbacks.learning_rate import RaisedLearningRate
 from litselect.callbacks.memory_setup import learning_rate_factor, place_selector, prepare_memory
 from litselect.callbacks.nonfinite import Policy
@@ -284,7 +284,7 @@ class ExampleSelection(CallbackBase):
         self.queue.load_state_dict(state["queue"])
         self.skipped, self.checks, self.verified = state["skipped"], state["checks"], state["verified"]
         self.training_batch_size = state["training_batch_size"]
-        self.kept_labels.load_state_dict(state["kept_labels"])
+        load_rated(self, state)
         if state["selector"] is not None:
             load_selector(self.selector, state["selector"])
         if self.memory is not None and (remembered := state_dict.get("memory")) is not None:

@@ -36,6 +36,13 @@ def meet_data(callback: ExampleSelection, trainer: Trainer, device: torch.device
         callback.memory.labels = labels.to(torch.int32)
 
 
+def load_rated(callback: ExampleSelection, state: dict[str, Any]) -> None:
+    """Let ratings and the histogram go on from a rank's part of a checkpoint."""
+    callback.kept_labels.load_state_dict(state["kept_labels"])
+    if callback.ratings is not None and state["ratings"]:
+        callback.ratings.load_state_dict(state["ratings"])
+
+
 def count_kept(
     callback: ExampleSelection, known: dict[str, Any], ids: Tensor | None, selection: Selection, candidates: int
 ) -> None:

@@ -31,6 +31,8 @@ class Ratings(ABC):
     """Whether ratings are known before a batch is loaded."""
     needs: frozenset[str] = frozenset()
     """What has to come from a scoring pass."""
+    excluded: Tensor | None = None
+    """``[M]`` bool, examples that are neither candidates nor trained."""
 
     def __init__(self, fields: Fields) -> None:
         self.fields = fields
@@ -53,6 +55,17 @@ class Ratings(ABC):
             return {}
         is_label = targets is not None and targets.ndim == 1 and not targets.is_floating_point()
         return {"targets": targets} if targets is not None and is_label else {}
+
+    def columns(self) -> dict[str, float]:
+        """What is logged of them."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What changes while a run trains."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - frozen ratings have no state
+        """Go on from `state`."""
 
     @abstractmethod
     def rate(self, batch: Any, ids: Tensor | None, known: dict[str, Any]) -> Tensor:

@@ -73,6 +73,25 @@ def check_fit(callback: ExampleSelection, trainer: Trainer, module: LightningMod
         )
 
 
+def check_rater(callback: ExampleSelection, trainer: Trainer, module: LightningModule) -> None:
+    """Refuse modules whose next step can't be looked at ahead.
+
+    Raises:
+        ValueError: with the invariant, what was received and the remedy.
+    """
+    name, strategy = type(callback).__name__, type(trainer.strategy).__name__
+    if not module.automatic_optimization:
+        raise ValueError(
+            f"{name} looks one optimizer step ahead, but {type(module).__name__} optimizes manually, so that no one "
+            "knows what its step is. Use automatic optimization, or train a rater beforehand with RaterTrainer."
+        )
+    if any(part in strategy for part in ("FSDP", "DeepSpeed", "ModelParallel")):
+        raise ValueError(
+            f"{name} runs the module on parameters of its own, which needs whole ones, but {strategy} shards them. "
+            "Train a rater beforehand with RaterTrainer, on a smaller model."
+        )
+
+
 def _check_provided(callback: ExampleSelection) -> None:
     """Refuse a selector that needs what no one knows."""
     name, plan = type(callback).__name__, callback.plan
@@ -96,7 +115,7 @@ def _check_provided(callback: ExampleSelection) -> None:
             )
         provided = {*provided, "ratings"}
     elif "ratings" in callback.selector.needs:
-        remedy = "Use a selector that needs no more, or pass ratings=..., which a RaterArtifact or a table of scores is."
+        remedy = "Use a selector that needs no more, or pass ratings=...: a RaterArtifact, or a table of scores."
     if callback.ratings is not None and not callback.ratings.needs <= provided:
         raise ValueError(
             "A rater that looks at the statistics of the model needs a scoring pass over every batch, but "

@@ -49,6 +49,7 @@ def own_state(
         "verified": callback.verified,
         "training_batch_size": callback.training_batch_size,
         "streams": None if device is None else streams_state(device),
+        "ratings": {} if callback.ratings is None else callback.ratings.state_dict(),
         "kept_labels": callback.kept_labels.state_dict(),
         "loss_ranks": None if callback.memory is None else callback.memory.own_state(),
         "buffers": {} if module is None else own_buffers(module),
@@ -75,6 +76,8 @@ def pick_state(state: dict[str, Any], callback: ExampleSelection, rank: int, wor
             stacklevel=2,
         )
         picked["streams"] = None
+        if "heldout" in picked["ratings"]:
+            picked["ratings"] = {**picked["ratings"], "heldout": {**picked["ratings"]["heldout"], "stream": None}}
     if not known:
         picked["counters"], picked["queue"] = Counters().state_dict(), RefillQueue().state_dict()
     if callback.across_ranks:  # all ranks draw the same

@@ -29,6 +29,8 @@ def log_batch(session: SelectionSession, prog_bar: bool) -> None:
     values: dict[str, float | Tensor] = {name: float(v) for name, v in vars(session.callback.counters).items()}
     values["kept"] = kept
     values.update(kept_columns(session.callback))
+    if session.callback.ratings is not None:
+        values.update(session.callback.ratings.columns())
     if scores is not None:
         values["loss_all"] = scores.losses.mean()
         if selection is not None and len(selection):

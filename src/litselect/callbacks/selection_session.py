@@ -98,6 +98,13 @@ class SelectionSession:
         if memory is not None:
             self._ids, self.selection = memory.arrive(self.trainer, batch, batch_idx, n)
             self.candidates = len(self._ids)
+        arrived = batch
+        excluded = None if callback.ratings is None else callback.ratings.excluded
+        if excluded is not None:
+            batch, n = self._without(excluded, batch, n)
+            if not self._agree(n > 0):
+                callback.skipped = True
+                return False
         callback.counters.seen += self.candidates
         # A pass without backward (StochasticWeightAveraging) gathers batch statistics: those of all rows.
         passive = cast("Any", self.trainer.fit_loop)._skip_backward
@@ -118,10 +125,19 @@ class SelectionSession:
         callback.skipped = self._chosen is None
         if self._chosen is None:
             return False
-        if self._chosen.batch is not batch:
+        if self._chosen.batch is not arrived:
             results: Any = cast("Any", self.trainer)._results  # so that self.log weighs by the rows that are trained
             results.batch, results.batch_size = self._chosen.batch, None
         return True
+
+    def _without(self, excluded: Tensor, batch: Any, n: int) -> tuple[Any, int]:
+        """The batch less its rows that are held out."""
+        assert self._ids is not None  # whoever excludes rows asks for a ledger
+        rows = (~excluded.to(self._ids.device)[self._ids]).nonzero().squeeze(1)
+        if len(rows) == n:
+            return batch, n
+        self._ids, self.candidates = self._ids[rows], len(rows)
+        return take_rows(batch, rows, n), len(rows)
 
     def _select(self, batch: Any, n: int, known: dict[str, Any]) -> Chosen | None:
         callback, factor = self.callback, 1.0
