@@ -6,7 +6,9 @@ of the loss with respect to each weight, and, where asked, with that of the grad
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -31,17 +33,28 @@ def forward_mode(
     hessian: bool,
 ) -> Along:
     """Exact. Costs two forward passes; with `hessian`, about two steps. Raises where an operator has no rule for it."""
+    _load_rules()
     weights = weights.detach().requires_grad_()
     leaves = [p.detach().requires_grad_(hessian) for p in parameters]
     with forward_ad.dual_level(), torch.enable_grad():
         value = loss([forward_ad.make_dual(p, u) for p, u in zip(leaves, direction, strict=True)], weights)
-        change = cast("Tensor", forward_ad.unpack_dual(value).tangent)
+        change: Tensor | None = forward_ad.unpack_dual(value).tangent
+        if change is None:  # a loss that depends on no parameter
+            return torch.zeros_like(weights), [torch.zeros_like(p) for p in parameters] if hessian else None
         (influence,) = torch.autograd.grad(change, weights, retain_graph=hessian)
         if not hessian:
             return influence, None
         found = torch.autograd.grad(value, leaves, materialize_grads=True)
         tangents = [forward_ad.unpack_dual(g).tangent for g in found]
     return influence, [torch.zeros_like(p) if t is None else t for p, t in zip(leaves, tangents, strict=True)]
+
+
+@cache
+def _load_rules() -> None:
+    """The first use of forward mode compiles its rules, which warns of torch's own deprecated calls."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore")
+        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
 
 
 def double_backward(
@@ -83,16 +96,19 @@ def finite_differences(
     step = precision ** (1 / 3) * max(1.0, _norm(parameters)) / norm
     ends: list[tuple[Tensor, tuple[Tensor, ...]]] = []
     for sign in (1, -1):
-        at = weights.detach().requires_grad_()
+        at = (
+            weights.detach().to(parameters[0].dtype).requires_grad_()
+        )  # a difference of derivatives in all their digits
         leaves = [
             (p + sign * step * u).detach().requires_grad_(hessian) for p, u in zip(parameters, direction, strict=True)
         ]
         with torch.enable_grad():
-            influence, *slope = torch.autograd.grad(loss(leaves, at), [at, *(leaves if hessian else [])])
+            value = loss(leaves, at)
+            influence, *slope = torch.autograd.grad(value, [at, *(leaves if hessian else [])], materialize_grads=True)
         ends.append((influence, tuple(slope)))
     (ahead, slope_ahead), (behind, slope_behind) = ends
     change = [(a - b) / (2 * step) for a, b in zip(slope_ahead, slope_behind, strict=True)]
-    return (ahead - behind) / (2 * step), change if hessian else None
+    return ((ahead - behind) / (2 * step)).to(weights.dtype), change if hessian else None
 
 
 def _norm(tensors: list[Tensor]) -> float:

@@ -31,7 +31,8 @@ class Objective(Protocol):
 class LossObjective:
     """The losses of a model that has a per-example loss function.
 
-    The model runs in training mode on values that it is given: its own parameters, buffers and flags stay as they are.
+    The model runs on values that it is given, in whichever mode it is (train or eval): its own parameters, buffers and
+    flags stay as they are. Buffers that a pass writes are constants to the derivatives, as in any training.
     Attention runs on the MATH kernel, since the others can be differentiated neither twice nor forward.
 
     Args:
@@ -39,6 +40,9 @@ class LossObjective:
         loss_fn: of one batch, ``[N]``.
         outer_loss_fn: of a held-out batch, ``[N]`` or a number; by default `loss_fn`.
         precision: ``"bf16"`` runs the model under bfloat16 autocast; parameters, weights and the update are float32.
+
+    Raises:
+        ValueError: if nothing of the model is trained, it is kept in half precision, or `precision` is another.
     """
 
     def __init__(
@@ -48,10 +52,19 @@ class LossObjective:
         outer_loss_fn: LossFunction | None = None,
         precision: Literal["bf16"] | None = None,
     ) -> None:
+        if precision not in (None, "bf16"):
+            raise ValueError(f'Expected precision=None or "bf16", but got {precision!r}. Use "bf16".')
         self._call = _Call(module)
         self._loss_fn, self._outer_loss_fn = loss_fn, outer_loss_fn or loss_fn
-        self._precision = precision
+        self.precision = precision
         self.names = [name for name, p in self._call.named_parameters() if p.requires_grad]
+        dtypes = {p.dtype for p in module.parameters() if p.requires_grad}
+        if not dtypes or dtypes & {torch.float16, torch.bfloat16}:
+            raise ValueError(
+                "A model that is trained must have parameters that require gradients, in float32 or float64, but "
+                f"{type(module).__name__} has {sorted(map(str, dtypes)) or 'none'}. Keep parameters in float32; "
+                'precision="bf16" computes in half precision.'
+            )
 
     def begin(self, module: nn.Module) -> tuple[list[Tensor], Buffers]:
         """The values of a module of this structure: parameters in the order of `names`; buffers and what is frozen."""
@@ -82,11 +95,12 @@ class LossObjective:
     def _run(self, function: LossFunction, parameters: list[Tensor], buffers: Buffers, batch: Any) -> Tensor:
         values = {**dict(zip(self.names, parameters, strict=True)), **buffers}
         with sdpa_kernel(SDPBackend.MATH), self._autocast(parameters[0].device.type):
-            losses: Tensor = functional_call(self._call, values, (function, batch))
+            losses, written = functional_call(self._call, values, (function, batch))
+        buffers.update((name, b.detach()) for name, b in written.items() if name in buffers)  # also those it replaced
         return losses.float() if losses.dtype in (torch.bfloat16, torch.float16) else losses
 
     def _autocast(self, device: str) -> AbstractContextManager[Any]:
-        return torch.autocast(device, torch.bfloat16) if self._precision == "bf16" else nullcontext()
+        return torch.autocast(device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
 
 class _Call(nn.Module):
@@ -96,5 +110,6 @@ class _Call(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, function: LossFunction, batch: Any) -> Tensor:
-        return function(self.module, batch)
+    def forward(self, function: LossFunction, batch: Any) -> tuple[Tensor, Buffers]:
+        losses = function(self.module, batch)
+        return losses, dict(self.named_buffers())

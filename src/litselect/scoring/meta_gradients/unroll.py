@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from litselect.scoring.meta_gradients.agreement import require_linear
 from litselect.scoring.meta_gradients.inner_optimizer import InnerOptimizer
 from litselect.scoring.meta_gradients.inner_state import InnerState
 from litselect.scoring.meta_gradients.meta_gradient import MetaGradient
@@ -14,8 +15,10 @@ from litselect.scoring.meta_gradients.objective import Objective
 from litselect.scoring.meta_gradients.window import Window
 
 
-def unroll(objective: Objective, optimizer: InnerOptimizer, window: Window) -> MetaGradient:
-    """Keep the graph of every step, and go backward through all of it."""
+def unroll(
+    objective: Objective, optimizer: InnerOptimizer, window: Window, tolerance: float | None = None
+) -> MetaGradient:
+    """Keep the graph of every step, and go backward through all of it; with `tolerance`, check the first step's."""
     ratings: list[Tensor] = []
     weights: list[Tensor] = []
     leaves: list[Tensor] = []
@@ -27,7 +30,7 @@ def unroll(objective: Objective, optimizer: InnerOptimizer, window: Window) -> M
             rating, weight = window.weigh(batch, state)
             leaf = weight.detach().requires_grad_()
             with window.draws(step):
-                state = _step(objective, optimizer, state, batch, leaf)
+                state = _step(objective, optimizer, state, batch, leaf, None if step else tolerance)
             ratings.append(rating)
             weights.append(weight)
             leaves.append(leaf)
@@ -38,10 +41,17 @@ def unroll(objective: Objective, optimizer: InnerOptimizer, window: Window) -> M
 
 
 def _step(
-    objective: Objective, optimizer: InnerOptimizer, state: InnerState, batch: Any, weights: Tensor
+    objective: Objective,
+    optimizer: InnerOptimizer,
+    state: InnerState,
+    batch: Any,
+    weights: Tensor,
+    tolerance: float | None,
 ) -> InnerState:
     buffers = state.cloned_buffers()
     loss = objective.inner(state.parameters, buffers, batch, weights)
     gradient = torch.autograd.grad(loss, state.parameters, create_graph=True, materialize_grads=True)
+    if tolerance is not None:
+        require_linear(list(gradient), weights, tolerance)
     parameters, moments = optimizer.update(state.parameters, state.moments, list(gradient), state.steps)
     return InnerState(parameters, buffers, moments, state.steps + 1)

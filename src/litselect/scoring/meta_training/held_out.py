@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, Subset
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Subset
+
+_AS_BEFORE: Final = (
+    "drop_last", "num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context",
+    "prefetch_factor", "persistent_workers",
+)  # fmt: skip
 
 
 def carve(loader: Any, fraction: float, seed: int) -> tuple[DataLoader[Any], DataLoader[Any]]:
@@ -20,13 +25,16 @@ def carve(loader: Any, fraction: float, seed: int) -> tuple[DataLoader[Any], Dat
         Loaders of the rest and of the held-out examples, both shuffled, otherwise as `loader`.
 
     Raises:
-        ValueError: if the loader is nothing of the kind, or nothing would be left.
+        ValueError: if the loader is nothing of the kind, has a sampler of its own, or nothing would be left.
     """
     dataset: Any = getattr(loader, "dataset", None)
-    if not _is_loader(loader) or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+    plain = _is_loader(loader) and type(loader.sampler) in (RandomSampler, SequentialSampler) and loader.batch_size
+    if not plain or not hasattr(dataset, "__len__"):
         raise ValueError(
-            "A fraction is held out by index, which needs a torch DataLoader of a map-style data set, but got a "
-            f"{type(loader).__name__}. Pass a loader of held-out examples."
+            "A fraction is held out by index, which needs a torch DataLoader of a map-style data set with a batch size "
+            f"and no sampler of its own, but got a {type(loader).__name__} with sampler "
+            f"{type(getattr(loader, 'sampler', None)).__name__} and batch size {getattr(loader, 'batch_size', None)}. "
+            "Pass loaders of two parts of the data."
         )
     n = len(dataset)
     held = round(fraction * n)
@@ -42,12 +50,9 @@ def carve(loader: Any, fraction: float, seed: int) -> tuple[DataLoader[Any], Dat
 def _of(loader: Any, part: Subset[Any]) -> DataLoader[Any]:
     return DataLoader(
         part,
-        batch_size=min(loader.batch_size or 1, len(part)),
+        batch_size=min(loader.batch_size, len(part)),
         shuffle=True,
-        drop_last=loader.drop_last,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
+        **{name: getattr(loader, name) for name in _AS_BEFORE},
     )
 
 
@@ -66,7 +71,7 @@ def require_apart(heldout: Any, others: dict[str, Any]) -> None:
             raise ValueError(
                 f"A rater is fitted to the held-out examples, so they must serve nothing else, but the held-out loader "
                 f"delivers examples that are used for {use}, too. Hold out others: a part of the training data that "
-                "is taken out of it (heldout=0.05)."
+                "is taken out of it (heldout_loader=0.05)."
             )
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import torch
-from torch import Tensor
 
 from litselect.scoring.meta_gradients.private_streams import PrivateStreams, current_states
-from litselect.scoring.rows import count_rows, map_columns
+from litselect.scoring.raters.rater_artifact import moved
+
+_END: Final = object()
 
 
 class LoaderStream:
     """Goes through a loader again and again; can go on at any batch.
 
     Shuffling and augmentation in the main process draw from streams of its own, so the run around it draws what it
-    would have drawn anyway. Going on replays the batches of the present pass, which loads them again.
+    would have drawn anyway. Going on replays the batches of the present pass, which loads them again; it is exact
+    unless workers that are persistent draw augmentations, since nobody can read where their streams stand.
 
     Args:
         loader: any iterable of batches that can be iterated anew.
@@ -37,31 +39,31 @@ class LoaderStream:
             ValueError: if there is no batch in a whole pass.
         """
         with self._streams:
-            if self._batches is None:
-                self._start()
-            assert self._batches is not None
-            batch = next(self._batches, None)
-            if batch is None:
-                if not self._taken:
-                    raise ValueError(
-                        "A loader must have at least one batch, but none was received in a whole pass. Look at its "
-                        "data set, batch_size and drop_last."
-                    )
+            batches = self._start() if self._batches is None else self._batches
+            batch = next(batches, _END)
+            if batch is _END:
                 self._passes += 1
-                self._start()
-                batch = next(self._batches)
+                batch = next(self._start(), _END)
+            if batch is _END:
+                raise ValueError(
+                    "A loader must have at least one batch each time it is iterated, but none was received in a whole "
+                    "pass. Look at its data set, batch_size and drop_last; an iterator, which ends for good, is none."
+                )
             self._taken += 1
-        return map_columns(batch, count_rows(batch), lambda c: c.to(device) if isinstance(c, Tensor) else c)
+        return moved(batch, device)
 
-    def _start(self) -> None:
+    def _start(self) -> Iterator[Any]:
         self._begin = {**current_states(), "generators": [g.get_state() for g in self._generators]}
         if callable(set_epoch := getattr(getattr(self._loader, "sampler", None), "set_epoch", None)):
             set_epoch(self._passes)
-        self._batches, self._taken = iter(self._loader), 0
+        batches: Iterator[Any] = iter(self._loader)
+        self._batches, self._taken = batches, 0
+        return batches
 
     def state_dict(self) -> dict[str, Any]:
         """Where the present pass began, and how many batches were taken since."""
-        return {"begin": self._begin, "taken": self._taken, "passes": self._passes}
+        now = [g.get_state() for g in self._generators]
+        return {"begin": self._begin, "taken": self._taken, "passes": self._passes, "generators": now}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the batch after those that were taken."""
@@ -73,11 +75,12 @@ class LoaderStream:
             generator.set_state(saved)
         self._streams.states = streams
         with self._streams:
-            self._start()
-            assert self._batches is not None
+            batches = self._start()
             for _ in range(state["taken"]):
-                next(self._batches)
+                next(batches)
                 self._taken += 1
+        for generator, saved in zip(self._generators, state["generators"], strict=True):
+            generator.set_state(saved)  # another loader may draw from it, too
 
 
 def _generators(loader: Any) -> list[torch.Generator]:

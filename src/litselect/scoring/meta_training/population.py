@@ -79,4 +79,13 @@ class Population:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the models of `state`."""
         self.lives, self.ages = list(state["lives"]), list(state["ages"])
-        self.states = [InnerState(**values) for values in state["states"]]
+        self.states = [_moved(InnerState(**values), self._device) for values in state["states"]]
+
+
+def _moved(state: InnerState, device: torch.device) -> InnerState:
+    return InnerState(
+        [p.to(device) for p in state.parameters],
+        {name: buffer.to(device) for name, buffer in state.buffers.items()},
+        {name: [m.to(device) for m in moment] for name, moment in state.moments.items()},
+        state.steps,
+    )

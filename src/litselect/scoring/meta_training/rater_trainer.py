@@ -28,12 +28,13 @@ from litselect.scoring.meta_gradients.private_streams import PrivateStreams, see
 from litselect.scoring.meta_training.held_out import carve, require_apart
 from litselect.scoring.meta_training.learning_check import LearningCheck
 from litselect.scoring.meta_training.loader_stream import LoaderStream
+from litselect.scoring.meta_training.measured import measured
 from litselect.scoring.meta_training.meta_adam import MetaAdam
 from litselect.scoring.meta_training.meta_log import MetaLog
 from litselect.scoring.meta_training.population import InnerFactory, Population
 from litselect.scoring.meta_training.rater_view import RaterView
 from litselect.scoring.raters.fields import Fields, default_fields
-from litselect.scoring.raters.rater_artifact import QUANTILES, RaterArtifact, digest_of, in_order, moved
+from litselect.scoring.raters.rater_artifact import RaterArtifact
 
 
 class RaterTrainer:
@@ -123,19 +124,27 @@ class RaterTrainer:
         progress: bool = True,
     ) -> None:
         counts = {"inner_steps": inner_steps, "population": population, "lifetime": lifetime, "meta_steps": meta_steps}
-        if wrong := {name: value for name, value in counts.items() if value < 1}:
+        if wrong := {k: v for k, v in {**counts, "checkpoint_every": checkpoint_every}.items() if v < 1}:
             raise ValueError(f"Expected numbers of at least 1, but got {wrong}. Raise them.")
-        if isinstance(heldout_loader, float):
+        if isinstance(heldout_loader, (int, float)):
             train_loader, heldout_loader = carve(train_loader, heldout_loader, seed)
         require_apart(heldout_loader, {"training": train_loader})
-        first = next(rater.parameters(), None)
+        if getattr(train_loader, "batch_size", None) == 1:
+            raise ValueError(
+                "Weights are shared out within a batch, so a batch must hold several examples, but train_loader has "
+                "batch_size=1, whose one example always weighs 1. Raise it."
+            )
+        first = next((p for p in rater.parameters() if p.requires_grad), None)
         if first is None:
-            raise ValueError(f"A rater is trained, but {type(rater).__name__} has no parameters. Give it some.")
+            raise ValueError(
+                f"A rater must have parameters to train, but {type(rater).__name__} has none that require gradients. "
+                "Unfreeze some."
+            )
         self.device = torch.device(device) if device is not None else first.device
         self.rater = rater.to(self.device)
         self.settings = {
             **counts, "meta_lr": meta_lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip, "seed": seed,
-            "precision": precision,
+            "precision": precision, "estimator": estimator,
         }  # fmt: skip
         self._meta_steps, self._inner_steps, self._seed = meta_steps, inner_steps, seed
         self._loaders, self._fields = (train_loader, heldout_loader), fields or default_fields
@@ -152,8 +161,10 @@ class RaterTrainer:
         self._check = LearningCheck(population) if require_learning else None
         self._log = MetaLog(self._fields)
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
+        if self._checkpoint is not None:
+            self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
         self._checkpoint_every, self._progress = checkpoint_every, progress
-        self._streams = PrivateStreams(seed)  # what the rater itself draws from, if it has dropout
+        self._streams = PrivateStreams(seed, self.device)  # what the rater itself draws from, if it has dropout
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -173,8 +184,10 @@ class RaterTrainer:
             FloatingPointError: if the meta-gradient is NaN or infinite.
         """
         if self._checkpoint is not None and self._checkpoint.exists():
-            self.load_state_dict(torch.load(self._checkpoint, map_location=self.device, weights_only=True))
-        self.rater.train().requires_grad_()
+            self.load_state_dict(torch.load(self._checkpoint, map_location="cpu", weights_only=True))
+        self.rater.train()
+        for p in self._parameters:
+            p.requires_grad_()  # an artifact of before froze them
         with tqdm(total=self._meta_steps, initial=len(self.history), disable=not self._progress, unit="step") as bar:
             while len(self.history) < self._meta_steps:
                 with self._streams:
@@ -186,8 +199,12 @@ class RaterTrainer:
                 if self._checkpoint is not None and done % self._checkpoint_every == 0:
                     self._save(self._checkpoint)
         if self._check is not None:
-            self._check.look()
-        return self._artifact()
+            self._check.look(last=True)
+        self.rater.eval()
+        with self._streams:
+            quantiles, data = measured(self._loaders, self._fields, self._view, self._population.states[0], self.device)
+        fields = None if self._fields is default_fields else self._fields
+        return RaterArtifact(self.rater, quantiles, data, {**self.settings, "estimator": self.estimator}, fields)
 
     def _meta_step(self) -> None:
         number = len(self.history)
@@ -217,26 +234,13 @@ class RaterTrainer:
     def _gradient(self, found: MetaGradient) -> list[Tensor]:
         return list(torch.autograd.grad(found.weights, self._parameters, found.influences, materialize_grads=True))
 
-    @torch.no_grad()
-    def _artifact(self) -> RaterArtifact:
-        """The rater with the distribution of its ratings, and digests of the data in their order."""
-        self.rater.eval()
-        with self._streams:
-            train, heldout = (in_order(loader) for loader in self._loaders)
-            state = self._population.states[0]  # for ratings that follow a model
-            ratings = torch.cat([self._view(moved(batch, self.device), state).float().cpu() for batch in train])
-            data = {"train": digest_of(train, self._fields), "heldout": digest_of(heldout, self._fields)}
-        quantiles = ratings.double().quantile(torch.linspace(0, 1, QUANTILES, dtype=torch.float64)).float()
-        settings = {**self.settings, "estimator": self.estimator}
-        fields = None if self._fields is default_fields else self._fields
-        return RaterArtifact(self.rater, quantiles, data, settings, fields)
-
     # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
         """All meta state: tensors, numbers and strings."""
         return {
-            "settings": {**self.settings, "estimator": self.estimator},
+            "settings": self.settings,
+            "estimator": self.estimator,
             "rater": self.rater.state_dict(),
             "meta": self._meta.state_dict(),
             "population": self._population.state_dict(),
@@ -253,8 +257,7 @@ class RaterTrainer:
         Raises:
             ValueError: if it was made with other settings; `meta_steps` may differ.
         """
-        saved = dict(state["settings"])
-        self._look_ahead.estimator = saved.pop("estimator")
+        saved = state["settings"]
         own = {**self.settings, "meta_steps": saved.get("meta_steps")}
         if changed := [name for name in own if own[name] != saved.get(name)]:
             raise ValueError(
@@ -262,6 +265,7 @@ class RaterTrainer:
                 + ", ".join(f"{name}={saved.get(name)!r}, now {own[name]!r}" for name in changed)
                 + ". Put them back, or begin anew with another checkpoint file."
             )
+        self._look_ahead.estimator = state["estimator"]
         self.rater.load_state_dict(state["rater"])
         self._meta.load_state_dict(state["meta"])
         self._population.load_state_dict(state["population"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ class ImageRater(nn.Module):
         size: side in pixels to which images are scaled before they are looked at; None leaves them.
         mean: of each channel, subtracted; part of what an artifact stores.
         std: of each channel, divided by.
-        outputs: numbers per image.
+        outputs: numbers per image; a rating is one, others are for classes that build on this.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class ImageRater(nn.Module):
         super().__init__()
         self.arguments: dict[str, Any] = {
             "channels": channels, "width": width, "size": size, "mean": _plain(mean), "std": _plain(std),
+            "outputs": outputs,
         }  # fmt: skip
         self.size = size
         self.mean: Tensor
@@ -53,7 +55,7 @@ class ImageRater(nn.Module):
         widths = [channels, width, 2 * width, 4 * width]
         self.features = nn.Sequential(
             *(
-                nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(4, b), nn.GELU())
+                nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(math.gcd(4, b), b), nn.GELU())
                 for a, b in pairwise(widths)
             )
         )
@@ -67,7 +69,7 @@ class ImageRater(nn.Module):
 
     def _outputs(self, images: Tensor) -> Tensor:
         images = (images.float() - self.mean) / self.std
-        if self.size is not None and images.shape[-1] != self.size:
+        if self.size is not None and images.shape[-2:] != (self.size, self.size):
             images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
         return self.head(self.features(images).mean((2, 3)))
 

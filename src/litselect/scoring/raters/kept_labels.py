@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _STARVED: Final = 0.1  # of its share
 _LEAST: Final = 200  # rows of a class that must have been seen before anything is said
+_TOGETHER: Final = 20  # batches
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
 
@@ -22,13 +23,23 @@ class KeptLabels:
 
     Old batches fade: the counts are of about the last thousand batches.
 
-    Cost: two histograms of a batch, on its device; the host reads them when asked.
+    Cost: batches wait on their device until they are asked for, or are twenty; then the host reads them.
     """
 
     def __init__(self) -> None:
-        self.seen = torch.zeros(0, dtype=torch.float64)
-        self.kept = torch.zeros(0, dtype=torch.float64)
+        self._counts = torch.zeros(2, 0, dtype=torch.float64)
+        self._waiting: list[tuple[Tensor, Tensor]] = []
         self._said = False
+
+    @property
+    def seen(self) -> Float[Tensor, " classes"]:
+        """Rows that came."""
+        return self._counted()[0]
+
+    @property
+    def kept(self) -> Float[Tensor, " classes"]:
+        """What was kept of them."""
+        return self._counted()[1]
 
     def update(self, targets: Int[Tensor, " batch"], kept: Float[Tensor, " batch"]) -> None:
         """Count a batch.
@@ -37,15 +48,22 @@ class KeptLabels:
             targets: class labels; negative ones are of no class.
             kept: the share of each row that was kept, 0 or 1 where rows are chosen.
         """
-        targets, kept = targets.detach(), kept.detach().double()
-        known = targets >= 0
-        classes = max(len(self.seen), int(targets.max()) + 1)
-        labels = torch.where(known, targets, 0).long()
-        seen = torch.bincount(labels, known.double(), minlength=classes).cpu()
-        held = torch.bincount(labels, known * kept, minlength=classes).cpu()
-        missing = (0, classes - len(self.seen))
-        self.seen = 0.999 * torch.nn.functional.pad(self.seen, missing) + seen
-        self.kept = 0.999 * torch.nn.functional.pad(self.kept, missing) + held
+        self._waiting.append((targets.detach(), kept.detach()))
+        if len(self._waiting) >= _TOGETHER:
+            self._counted()
+
+    def _counted(self) -> Tensor:
+        """Seen and kept, ``[2, classes]``."""
+        for targets, kept in self._waiting:
+            labels, shares = targets.cpu().long(), kept.cpu().double()
+            labels, shares = labels[labels >= 0], shares[labels >= 0]
+            self._counts = 0.999 * self._counts
+            if len(labels):
+                classes = max(self._counts.shape[1], int(labels.max()) + 1)
+                now = torch.stack([labels.bincount(w, classes) for w in (torch.ones_like(shares), shares)])
+                self._counts = torch.nn.functional.pad(self._counts, (0, classes - self._counts.shape[1])) + now
+        self._waiting = []
+        return self._counts
 
     def ratios(self) -> Float[Tensor, " classes"]:
         """What each class gets relative to what it would get if none was favoured; NaN for classes that never came."""
@@ -54,10 +72,12 @@ class KeptLabels:
         return (self.kept / self.kept.sum()) / (self.seen / self.seen.sum())
 
     def warn(self) -> None:
-        """Say so, once, if a class falls under a tenth of its share."""
+        """Say so, once, if a class falls under a tenth of its share; looks when no batch is waiting."""
+        if self._said or self._waiting:
+            return
         ratios = self.ratios()
         starved = ((ratios < _STARVED) & (self.seen >= _LEAST)).nonzero().squeeze(1)
-        if len(starved) and not self._said:
+        if len(starved):
             self._said = True
             shown = ", ".join(f"{int(label)} ({float(ratios[label]):.0%} of its share)" for label in starved[:5])
             warnings.warn(
@@ -73,8 +93,8 @@ class KeptLabels:
 
     def state_dict(self) -> dict[str, Any]:
         """The counts."""
-        return {"seen": self.seen.clone(), "kept": self.kept.clone(), "said": self._said}
+        return {"counts": self._counted().clone(), "said": self._said}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
-        self.seen, self.kept, self._said = state["seen"].clone(), state["kept"].clone(), state["said"]
+        self._counts, self._waiting, self._said = state["counts"].clone(), [], state["said"]

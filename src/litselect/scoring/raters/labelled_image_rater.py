@@ -36,7 +36,7 @@ class LabelledImageRater(ImageRater):
         std: Sequence[float] | float = 1.0,
     ) -> None:
         super().__init__(channels, width, size=size, mean=mean, std=std, outputs=classes)
-        self.arguments = {**self.arguments, "classes": classes}
+        self.arguments["classes"] = self.arguments.pop("outputs")
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - it sees more
         self, inputs: Shaped[Tensor, "batch channels height width"], targets: Int[Tensor, " batch"]

@@ -12,14 +12,23 @@ NAMES: Final = ("inputs", "targets", "ids", "statistics")
 
 
 def asks_for(rater: nn.Module) -> tuple[str, ...]:
-    """The names among `NAMES` of the arguments of ``forward``; one argument of another name is the inputs."""
+    """The names among `NAMES` of the arguments of ``forward``; one argument of another name is the inputs.
+
+    Raises:
+        ValueError: if it needs others, too.
+    """
+    return tuple(_arguments(rater))
+
+
+def _arguments(rater: nn.Module) -> dict[str, bool]:
+    """What is asked for, and whether it is needed."""
     parameters = list(inspect.signature(rater.forward).parameters.values())
-    named = tuple(p.name for p in parameters if p.name in NAMES)
-    if named:
+    named = {p.name: p.default is p.empty for p in parameters if p.name in NAMES}
+    others = [p for p in parameters if p.name not in NAMES and p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    if named and all(p.kind is p.VAR_POSITIONAL for p in others):
         return named
-    needed = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-    if len(needed) == 1:
-        return ("inputs",)
+    if not named and len(others) == 1:
+        return {"inputs": True}
     raise ValueError(
         f"The forward of a rater takes some of {', '.join(NAMES)}, by name, or one argument for the inputs, but that "
         f"of {type(rater).__name__} takes {', '.join(p.name for p in parameters) or 'nothing'}. Rename its arguments."
@@ -37,13 +46,14 @@ def rate(rater: nn.Module, known: dict[str, Any]) -> Tensor:
     Raises:
         ValueError: if the rater asks for something else, or answers otherwise.
     """
-    names = asks_for(rater)
-    if missing := [name for name in names if known.get(name) is None]:
+    arguments = _arguments(rater)
+    names = [name for name in arguments if known.get(name) is not None]
+    if missing := [name for name, needed in arguments.items() if needed and name not in names]:
         raise ValueError(
             f"{type(rater).__name__} needs {', '.join(missing)}, but only {', '.join(known) or 'nothing'} is known of "
             "the batch. Pass `fields=lambda batch: {'inputs': ..., 'targets': ..., 'ids': ...}`, which finds them."
         )
-    n = len(known[names[0]])
+    n = len(known[next(name for name in NAMES if known.get(name) is not None)])
     by_name = any(name in inspect.signature(rater.forward).parameters for name in NAMES)
     ratings: Any = rater(**{name: known[name] for name in names}) if by_name else rater(known["inputs"])
     if not isinstance(ratings, Tensor) or ratings.shape not in ((n,), (n, 1)):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType] - untyped PathLike
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from litselect.scoring.meta_gradients.private_streams import seeded
 from litselect.scoring.raters.fields import Fields, default_fields
 from litselect.scoring.raters.image_rater import ImageRater
 from litselect.scoring.raters.labelled_image_rater import LabelledImageRater
@@ -78,7 +82,8 @@ class RaterArtifact:
     def scores(self, dataset: Any, *, batch_size: int = 256, collate_fn: Any = None) -> Float[Tensor, " examples"]:
         """One rating for each example of a map-style data set, in its order: the id is the place.
 
-        They are cached under a digest of the data, and `save` writes them, too.
+        They are cached under a digest of the data, and `save` writes them, too. Random augmentations are drawn from a
+        stream of their own, the same each time.
 
         Cost: one pass over the data, which is loaded in any case; one of the rater the first time.
 
@@ -91,15 +96,18 @@ class RaterArtifact:
                 "by the statistics of the model in training. Use it beside the training: callbacks.DataRater."
             )
         loader: Any = DataLoader(dataset, batch_size=batch_size, collate_fn=collate_fn)
-        digest = digest_of(loader, self.fields)
+        with seeded(0):
+            digest = digest_of(loader, self.fields)
         if digest not in self.cached:
-            self.cached[digest] = torch.cat([self.rate(batch).float().cpu() for batch in loader])
+            with seeded(0):
+                self.cached[digest] = torch.cat([self.rate(batch).float().cpu() for batch in loader])
         return self.cached[digest]
 
     def percentile(self, ratings: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """The share of the training data that is rated lower, in [0, 1]."""
-        quantiles = self.quantiles.to(ratings.device)
-        return torch.searchsorted(quantiles, ratings.detach().float(), right=True) / len(quantiles)
+        """The share of the training data that is rated lower, in [0, 1]; what is rated the same counts half."""
+        quantiles, ratings = self.quantiles.to(ratings.device), ratings.detach().float()
+        below, up_to = (torch.searchsorted(quantiles, ratings, right=right) for right in (False, True))
+        return (below + up_to) / (2 * len(quantiles))
 
     def accept_prob(self, ratings: Float[Tensor, " batch"], *, candidates: int, keep: int) -> Float[Tensor, " batch"]:
         r"""The probability that an example would be among the best `keep` of `candidates` drawn with it.
@@ -118,12 +126,14 @@ class RaterArtifact:
         """
         if not 1 <= keep <= candidates:
             raise ValueError(f"Expected 1 <= keep <= candidates, but got keep={keep!r} of candidates={candidates!r}.")
-        p = self.percentile(ratings).double()[:, None]
+        # few, however many ratings there are
+        shares, which = cast("Any", self.percentile(ratings).double()).unique(return_inverse=True)
+        p: Tensor = shares[:, None]
         better = torch.arange(keep, dtype=torch.float64, device=p.device)
         others = candidates - 1
         ways = math.lgamma(others + 1) - torch.lgamma(better + 1) - torch.lgamma(others - better + 1)
         terms = ways + torch.xlogy(better, 1 - p) + torch.xlogy(others - better, p)
-        return terms.exp().sum(1).clamp(0, 1).float()
+        return terms.exp().sum(1).clamp(0, 1).float()[which]
 
     # ------------------------------------------------------------------ on disk
 
@@ -131,13 +141,19 @@ class RaterArtifact:
         """Write the artifact into `folder`, which is made."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {f"rater.{name}": t.contiguous().cpu() for name, t in self.rater.state_dict().items()}
+        kind = type(self.rater)
+        weights = {f"rater.{name}": t.detach().cpu().clone() for name, t in self.rater.state_dict().items()}
+        (folder / _SCORES).unlink(missing_ok=True)  # of another rater, perhaps
         save_file({**weights, "quantiles": self.quantiles}, folder / _WEIGHTS)
         if self.cached:
             save_file({digest: scores.contiguous() for digest, scores in self.cached.items()}, folder / _SCORES)
         facts = {
             "format": FORMAT,
-            "rater": {"class": type(self.rater).__name__, "arguments": getattr(self.rater, "arguments", None)},
+            "rater": {
+                "class": kind.__name__ if kind in _KNOWN.values() else f"{kind.__module__}.{kind.__qualname__}",
+                "arguments": getattr(self.rater, "arguments", None) if kind in _KNOWN.values() else None,
+            },
+            "own_fields": self.fields is not default_fields,
             "data": self.data,
             "settings": self.settings,
         }
@@ -153,53 +169,65 @@ class RaterArtifact:
             fields: where it was trained with fields of your own.
 
         Raises:
-            ValueError: if the folder holds nothing of the kind, or a class that is not known.
+            ValueError: if the folder holds nothing of the kind or not all of it, a rater whose class or fields have to
+                be passed, or one of another structure.
         """
         folder = Path(folder)
         try:
             facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+            if facts["format"] != FORMAT:
+                raise ValueError(f"its format is {facts['format']!r}, not {FORMAT}")
+            kind, arguments = (facts["rater"][name] for name in ("class", "arguments"))
+            data, settings, own_fields = (facts[name] for name in ("data", "settings", "own_fields"))
             tensors = load_file(folder / _WEIGHTS)
-        except (OSError, json.JSONDecodeError) as error:
+            quantiles = tensors.pop("quantiles")
+            cached = load_file(folder / _SCORES) if (folder / _SCORES).exists() else {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise ValueError(
-                f"A rater lies in a folder with {_WEIGHTS} and {_FACTS}, but {folder} can't be read as one: {error}. "
-                "Train one with RaterTrainer(...).fit().save(folder)."
+                f"A rater lies in a folder with {_WEIGHTS} and {_FACTS}, but {folder} can't be read as one "
+                f"({type(error).__name__}: {error}). Make one with RaterTrainer(...).fit().save(folder)."
             ) from error
-        if facts.get("format") != FORMAT:
-            raise ValueError(
-                f"Expected an artifact of format {FORMAT}, but {folder} says {facts.get('format')!r}. Train the rater "
-                "anew with this version."
-            )
         if rater is None:
-            if facts["rater"]["class"] not in _KNOWN:
+            if kind not in _KNOWN:
                 raise ValueError(
-                    f"{folder} holds a {facts['rater']['class']}, which is no rater of this package, and loading runs "
-                    "no code from files. Pass one of the same structure: load(folder, rater=...)."
+                    f"{folder} holds a {kind}, which is no rater of this package, and loading runs no code from files. "
+                    "Pass one of the same structure: load(folder, rater=...)."
                 )
-            rater = _KNOWN[facts["rater"]["class"]](**facts["rater"]["arguments"])
-        quantiles = tensors.pop("quantiles")
-        rater.load_state_dict({name.removeprefix("rater."): tensor for name, tensor in tensors.items()})
-        scores = folder / _SCORES
-        cached = load_file(scores) if scores.exists() else {}
-        return cls(rater, quantiles, facts["data"], facts["settings"], fields, cached)
+            rater = _KNOWN[kind](**arguments)
+        if own_fields and fields is None:
+            raise ValueError(
+                f"The rater in {folder} was trained with fields of its own, without which it would look at others, but "
+                "got none. Pass them: load(folder, fields=...)."
+            )
+        try:
+            rater.load_state_dict({name.removeprefix("rater."): tensor for name, tensor in tensors.items()})
+        except RuntimeError as error:
+            raise ValueError(
+                f"The rater must have the structure of the {kind} in {folder}, but got a {type(rater).__name__} of "
+                f"another: {error}. Build it with the arguments that it was trained with."
+            ) from error
+        return cls(rater, quantiles, data, settings, fields, cached)
 
 
 def digest_of(loader: Any, fields: Fields) -> str:
-    """A digest of what a rater may see of the data, in the order of the loader; 128 bits, hexadecimal."""
-    digest = hashlib.blake2b(digest_size=16)
+    """A digest of what a rater may see of the data, in their order, however batched; 128 bits, hexadecimal."""
+    columns: dict[str, Any] = {}
     for batch in loader:
-        for name, value in sorted(fields(batch).items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        for name, value in fields(batch).items():
+            column = columns.setdefault(name, hashlib.blake2b(f"{value.dtype}{tuple(value.shape[1:])}".encode()))
+            column.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    whole = "".join(f"{name}{column.hexdigest()}" for name, column in sorted(columns.items()))
+    return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
 
 
-def in_order(loader: Any) -> Any:
-    """A loader of the same examples, not shuffled, where they have an order; otherwise `loader` itself."""
+def in_order(loader: Any, most: int) -> Iterable[Any]:
+    """The batches of a loader once, not shuffled, where the data have an order; of a stream the first `most`."""
     dataset: Any = getattr(loader, "dataset", None)
     if not isinstance(loader, DataLoader) or isinstance(dataset, IterableDataset):
-        return cast("Any", loader)
-    loader = cast("Any", loader)
-    return DataLoader(dataset, batch_size=loader.batch_size or 1, collate_fn=loader.collate_fn)
+        return islice(cast("Any", loader), most)
+    given = cast("Any", loader)
+    size = None if given.batch_sampler is None else given.batch_size or 256  # None: the data set delivers batches
+    return DataLoader(dataset, size, collate_fn=given.collate_fn, num_workers=given.num_workers)
 
 
 def moved(batch: Any, device: torch.device) -> Any:

@@ -33,7 +33,7 @@ def statistics_of(
         entropy of the prediction relative to that of a uniform one; rank of the loss in the batch, in (0, 1).
     """
     losses, logits = losses.detach().float(), logits.detach().float()
-    classes = targets.argmax(1) if targets.ndim == 2 else targets.long()
+    classes = targets.argmax(1) if targets.ndim == 2 else targets.long().clamp_min(0)  # negative: to be ignored
     shares = logits.softmax(1)
     own = shares.gather(1, classes[:, None]).squeeze(1)
     best_other = shares.scatter(1, classes[:, None], 0.0).amax(1)
