@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -30,20 +31,12 @@ def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
 
     It runs in `tmp_path / "run"` unless told otherwise.
     """
-    from experiments import compare, irreducible_loss, selector_table, train
-
-    jobs = {
-        "train": train.main,
-        "compare": compare.main,
-        "irreducible_loss": irreducible_loss.main,
-        "selector_table": selector_table.main,
-    }
 
     def call(name: str, *arguments: str) -> int:
         where = () if any("hydra.run.dir" in argument for argument in arguments) else (f"hydra.run.dir={tmp_path}/run",)
         monkeypatch.setattr(sys, "argv", [f"experiments.{name}", *arguments, *where, *QUIET])
         try:
-            command(name, jobs[name])
+            command(name, import_module(f"experiments.{name}").main)
         except SystemExit as stop:
             return int(stop.code or 0)
         finally:

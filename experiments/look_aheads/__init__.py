@@ -1,0 +1,1 @@
+"""What is measured of `litselect.scoring.meta_gradients`."""
