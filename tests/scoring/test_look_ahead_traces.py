@@ -187,8 +187,8 @@ def test_auto_falls_back_where_an_operator_refuses(
                 expected
             ]
         )
-        differences = estimate("fd", case, SGD(lr=0.1), rater)
         if operator is not constant_share:  # which differences see as no constant
+            differences = estimate("fd", case, SGD(lr=0.1), rater)
             torch.testing.assert_close(found, differences, rtol=1e-3, atol=1e-5 * float(found.norm()))
         if expected != "fd":
             torch.testing.assert_close(found, estimate("unroll", case, SGD(lr=0.1), rater))

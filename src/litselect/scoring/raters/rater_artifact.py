@@ -63,7 +63,7 @@ class RaterArtifact:
         cached: dict[str, Tensor] | None = None,
     ) -> None:
         self.rater = rater.eval().requires_grad_(False)
-        self.quantiles, self.data, self.settings = quantiles.detach().float().cpu(), data, settings
+        self.quantiles, self.data, self.settings = quantiles.detach().float().cpu().contiguous(), data, settings
         self.fields = fields or default_fields
         self.cached = cached or {}
 
@@ -105,7 +105,7 @@ class RaterArtifact:
 
     def percentile(self, ratings: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """The share of the training data that is rated lower, in [0, 1]; what is rated the same counts half."""
-        quantiles, ratings = self.quantiles.to(ratings.device), ratings.detach().float()
+        quantiles, ratings = self.quantiles.to(ratings.device), ratings.detach().float().contiguous()
         below, up_to = (torch.searchsorted(quantiles, ratings, right=right) for right in (False, True))
         return (below + up_to) / (2 * len(quantiles))
 
@@ -204,7 +204,7 @@ class RaterArtifact:
         except RuntimeError as error:
             raise ValueError(
                 f"The rater must have the structure of the {kind} in {folder}, but got a {type(rater).__name__} of "
-                f"another: {error}. Build it with the arguments that it was trained with."
+                f"another: {' '.join(str(error).split())} Build it with the arguments that it was trained with."
             ) from error
         return cls(rater, quantiles, data, settings, fields, cached)
 
