@@ -95,6 +95,14 @@ def table_file(request: Request, code: str) -> Path:
     return request.out.parent / name
 
 
+def rater_folder(request: Request, code: str) -> Path:
+    """Where the rater lies that a run shares with others of its seed, data, model and meta-training."""
+    config = request.config
+    budget = ("trainer", "unit", "schedule", "optimizer", "logger")
+    digest = _digest(config, (*APART_FROM_RESULT, *budget, "selection", "keep", "table"))
+    return request.out.parent / f"rater-seed{config.seed}-{digest}-{code[:8]}"
+
+
 def code_digest() -> str:
     """A digest of the sources that decide a result: the package, and the experiments but for their reports."""
     import litselect

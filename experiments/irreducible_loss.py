@@ -1,7 +1,8 @@
 """Make a table of irreducible losses: `python -m experiments.irreducible_loss data=digits cross_fit=true`.
 
 For `python -m experiments.train selection=reducible_loss table=...` with the same data. Without `cross_fit` the model
-is trained on the validation split (`data.val_fraction=0.3`, for the runs too). What the table cost lies in the file and
+is trained on the held-out part (`data.heldout_fraction=0.1`) or the validation split (`data.val_fraction=0.3`), for the
+runs too. What the table cost lies in the file and
 is added to the counts of every run that uses it.
 """
 

@@ -17,6 +17,7 @@ class Request:
         out: an existing folder for `summary.json`, `curve.csv` and the logger's files.
         shared_table: irreducible losses that runs have in common, made by the first that needs them; None lets this run
             make its own, in `out`.
+        shared_rater: the same for the folder of a rater.
     """
 
     config: DictConfig
@@ -24,6 +25,7 @@ class Request:
     overrides: list[str]
     out: Path
     shared_table: Path | None = None
+    shared_rater: Path | None = None
 
     @property
     def summary(self) -> Path:

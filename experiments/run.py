@@ -14,6 +14,7 @@ from experiments.data import ImageData, Images, Source
 from experiments.files import write_json
 from experiments.irreducible import make_table, table_of
 from experiments.lightning_manners import quiet, real_interrupts
+from experiments.rating import Online, Rated
 from experiments.report import write_ledger
 from experiments.request import Request
 from experiments.summary import circumstances, costs
@@ -52,9 +53,10 @@ def run(
     operations = flops.count(net, channels, size)
     build(config, "optimizer", params=net.parameters())  # refuses bad settings here, before there is a Trainer
     module = Classifier(net, build(config, "optimizer"), config.channels_last)
-    selection: Callback | None = build(config, "selection")
-    meter = Meter(selection, _before(request, selection, data, parts, watchers))
-    budget = Budget(config.unit, config.trainer.max_epochs, meter)
+    selection, before = _selection(request, data, parts, watchers)
+    meter = Meter(selection, before, operations.of)
+    beside = len(data.heldout) if source.heldout_trained else 0
+    budget = Budget(config.unit, config.trainer.max_epochs, meter, beside)
     curve = LearningCurve(request.curve, meter)
     rate = LearningRate(build(config, "schedule"), budget)
     # the selection stands first, so that its counters are up to date when the others look
@@ -84,20 +86,22 @@ def run(
     return summary
 
 
-def _before(
-    request: Request,
-    selection: Callback | None,
-    data: ImageData,
-    parts: tuple[Images, Images],
-    watchers: tuple[Callback, ...],
-) -> Cost:
-    """What the table of irreducible losses cost that `selection` needs, if it does; made here if it was not given."""
+def _selection(
+    request: Request, data: ImageData, parts: tuple[Images, Images], watchers: tuple[Callback, ...]
+) -> tuple[Callback | None, Cost]:
+    """The selection callback, and what it cost to make what it needs: ratings or irreducible losses.
+
+    Both are made here if they were not given.
+    """
+    selection: Any = build(request.config, "selection")
+    if isinstance(selection, Rated | Online):
+        return selection.ready(request.config, data, parts, request.shared_rater or request.out / "rater")
     table = table_of(selection)
     if table is None:
-        return Cost()
+        return selection, Cost()
     if table.path is None:
         path = request.shared_table or request.out / "irreducible.safetensors"
         if request.shared_table is None or not path.exists():
             make_table(request.config, path, parts, watchers=watchers)
         table.path = str(path)
-    return table.cost(data.fingerprint())
+    return selection, table.cost(data.fingerprint())

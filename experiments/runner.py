@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from experiments.build import build
-from experiments.cell import Cell, clear, code_digest, finished, seal, table_file
+from experiments.cell import Cell, clear, code_digest, finished, rater_folder, seal, table_file
 from experiments.data import Images, Source
 from experiments.report import Outcome
 from experiments.run import Request, run
@@ -80,8 +80,10 @@ class Runner:
         return summary
 
     def _sharing(self, request: Request) -> Request:
-        """The request, told where irreducible losses lie that others may have made already."""
-        return dataclasses.replace(request, shared_table=table_file(request, self.code))
+        """The request, told where irreducible losses and a rater lie that others may have made already."""
+        return dataclasses.replace(
+            request, shared_table=table_file(request, self.code), shared_rater=rater_folder(request, self.code)
+        )
 
 
 def _bars(console: Console) -> Progress:

@@ -6,13 +6,13 @@ from typing import Any
 from pytorch_lightning import LightningModule
 
 from experiments import environment, flops
-from experiments.callbacks import Cost, Meter
+from experiments.callbacks import Cost, Meter, Tally
 from experiments.data import ImageData
 from experiments.request import Request
 
 
 def costs(meter: Meter, operations: flops.Flops) -> dict[str, Any]:
-    """What training took, and the making of a table if it needed one; the latter also by itself.
+    """What training took, and what it needed before (a table, a rater); the latter also by itself.
 
     The seconds of its parts are there only where a selection callback measured them.
 
@@ -30,16 +30,26 @@ def costs(meter: Meter, operations: flops.Flops) -> dict[str, Any]:
         "examples_scored": tally.scored,
         "examples_trained": tally.trained,
         "optimizer_steps": tally.steps,
-        "flops": operations.of(meter.tally) + before.flops,
+        "flops": meter.flops,
         "flops_forward": operations.forward,
         "flops_training": operations.training,
         **{part: getattr(counters, part) for part in parts},
+        **(_look_aheads(meter.looking_ahead) if meter.looking_ahead.steps else {}),
         **(_table_costs(before) if before.tally.trained else {}),
     }
 
 
+def _look_aheads(tally: Tally) -> dict[str, Any]:
+    """What a rater that learns beside the training cost; in FLOPs, its own network is left out."""
+    return {
+        "look_aheads": tally.steps,
+        "look_ahead_examples_scored": tally.scored,
+        "look_ahead_examples_trained": tally.trained,
+    }
+
+
 def _table_costs(cost: Cost) -> dict[str, Any]:
-    """The part of the costs that went into a table of irreducible losses."""
+    """The part of the costs that went into a table of irreducible losses, or into a rater."""
     return {
         "table_seconds": cost.seconds,
         "table_examples_scored": cost.tally.scored,
@@ -62,6 +72,7 @@ def circumstances(request: Request, data: ImageData, module: LightningModule) ->
         "keep": config.keep,
         "schedule": request.choices["schedule"],
         "optimizer": request.choices["optimizer"],
+        "heldout_examples": len(data.heldout),
         "label_noise": data.source.label_noise,
         "pixel_noise": data.source.pixel_noise,
         "duplicates": data.source.duplicates,

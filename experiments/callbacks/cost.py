@@ -30,6 +30,10 @@ class Cost:
             self.flops + other.flops,
         )
 
+    def shared(self, among: float) -> "Cost":
+        """The part of each of `among` runs; nothing where that is infinite."""
+        return Cost(self.tally.shared(among), self.seconds / among, self.cpu_seconds / among, round(self.flops / among))
+
     def to_json(self) -> str:
         """One line of text."""
         return json.dumps(asdict(self))

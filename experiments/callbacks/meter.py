@@ -1,5 +1,6 @@
 """Counts rows and seconds, with or without a selection callback."""
 
+from collections.abc import Callable
 from time import perf_counter, process_time
 from typing import Any
 
@@ -20,11 +21,18 @@ class Meter(Callback):
         selection: the selection callback, whose `counters` are read, or None for plain training, in which every
             candidate is trained and none is scored.
         before: what was spent to make the run possible, which `total` and the clocks contain from the start.
+        operations: of rows scored and trained, where they are to be counted.
     """
 
-    def __init__(self, selection: Callback | None, before: Cost | None = None) -> None:
+    def __init__(
+        self,
+        selection: Callback | None,
+        before: Cost | None = None,
+        operations: Callable[[Tally], int] = lambda tally: 0,
+    ) -> None:
         self.selection = selection
         self.before = Cost() if before is None else before
+        self.operations = operations
         self._rows = 0
         self._steps = 0
         self._wall = Stopwatch(perf_counter)
@@ -42,6 +50,17 @@ class Meter(Callback):
     def total(self) -> Tally:
         """What has been done so far, and before."""
         return self.before.tally + self.tally
+
+    @property
+    def flops(self) -> int:
+        """Operations of scoring and training so far, of a rater that learns beside it, and of what was done before."""
+        return self.before.flops + self.operations(self.tally) + self.operations(self.looking_ahead)
+
+    @property
+    def looking_ahead(self) -> Tally:
+        """Rows that a rater which learns beside the training sent through the model."""
+        rater: Any = getattr(self.selection, "rater_counters", None)
+        return Tally() if rater is None else Tally(scored=rater.scored, trained=rater.trained, steps=rater.meta_steps)
 
     @property
     def seconds(self) -> float:

@@ -21,3 +21,7 @@ class Tally:
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(*(mine + others for mine, others in zip(astuple(self), astuple(other), strict=True)))
+
+    def shared(self, among: float) -> "Tally":
+        """The part of each of `among` runs, in whole numbers."""
+        return Tally(*(round(mine / among) for mine in astuple(self)))

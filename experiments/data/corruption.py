@@ -74,6 +74,6 @@ def keep_for_duplication(images: Images, copies: int, generator: torch.Generator
     return images.rows(torch.randperm(len(images), generator=generator)[:distinct].sort().values)
 
 
-def duplicate(images: Images, copies: int, size: int) -> Images:
-    """Repeats every row `copies` times, cut to `size` rows so that an epoch costs what it did."""
-    return images.rows(torch.arange(len(images)).repeat(copies)[:size])
+def copies(distinct: int, each: int, size: int) -> Tensor:
+    """Repeats the rows of `distinct` examples `each` times, cut to `size` rows so that an epoch costs what it did."""
+    return torch.arange(distinct).repeat(each)[:size]

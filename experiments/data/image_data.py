@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from experiments.data.augment import crop_and_flip, cutout
-from experiments.data.corruption import duplicate, flip_labels, keep_for_duplication, shuffle_pixels, split
+from experiments.data.corruption import copies, keep_for_duplication, split
 from experiments.data.images import Images
 from experiments.data.rows import Batch, Rows, unchanged
 from experiments.data.source import Source
+from experiments.data.spoilt import Spoilt
 from experiments.data.statistics import channel_statistics
 
 EVALUATION_BATCH = 500  # rows; evaluation keeps no graph, so it affords more than training
@@ -48,20 +49,18 @@ class ImageData(LightningDataModule):
         draw = torch.Generator().manual_seed(source.corruption_seed)
         whole, held_out = split(clean, source.val_fraction, draw)
         self.curve = held_out if len(held_out) else self.test
-        none = torch.arange(0)
-        whole, self.heldout = (
-            split(whole, source.heldout_fraction, draw) if source.heldout_fraction else (whole, whole.rows(none))
-        )
+        whole, judges = split(whole, source.heldout_fraction, draw) if source.heldout_fraction else (whole, None)
         distinct = whole if source.duplicates == 1 else keep_for_duplication(whole, source.duplicates, draw)
-        labelled = flip_labels(distinct, source.label_noise, draw)
-        spoilt, ruined = shuffle_pixels(labelled, source.pixel_noise, draw)
-        added = self.heldout if source.heldout_trained else self.heldout.rows(none)
-        self.train = duplicate(spoilt, source.duplicates, size=len(whole)).followed_by(added)
-        example = torch.arange(len(distinct)).repeat(source.duplicates)[: len(whole)]
-        self.example = torch.cat([example, torch.arange(len(distinct), len(distinct) + len(added))])
-        self.true_labels = torch.cat([distinct.labels[example], added.labels])
-        corrupted = ruined | (labelled.labels != distinct.labels)
-        self.corrupted = torch.cat([corrupted[example], torch.zeros(len(added), dtype=torch.bool)])
+        spoilt = Spoilt.of(distinct, source, draw)
+        self.example = copies(len(distinct), source.duplicates, size=len(whole))
+        rows = spoilt.rows(self.example)
+        judges = whole.rows(torch.arange(0)) if judges is None else judges
+        heldout = Spoilt.untouched(judges) if source.heldout_clean else Spoilt.of(judges, source, draw)
+        self.heldout = heldout.images
+        if source.heldout_trained:
+            rows = rows.followed_by(heldout)
+            self.example = torch.cat([self.example, len(distinct) + torch.arange(len(judges))])
+        self.train, self.true_labels, self.corrupted = rows.images, rows.true_labels, rows.corrupted
         self.mean, self.std = channel_statistics(self.train.pixels)
         self._seed_generators(seed)
 
@@ -96,6 +95,11 @@ class ImageData(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Batch]:
         """The test set."""
         return self._loader(self.test)
+
+    def heldout_dataloader(self) -> DataLoader[Batch]:
+        """What judges training data: shuffled batches, of a stream of their own."""
+        draw = torch.Generator().manual_seed(self.seed + 2**33)
+        return self._loader(self.heldout, shuffle=True, generator=draw)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments (in training only) and normalises: `image` becomes `[N, C, H, W]` float32."""

@@ -28,8 +28,9 @@ class Source(ABC):
             duplication, and the splits. It is apart from the run's seed, so that seeds differ in training alone.
         val_fraction: fraction of the training set, 0 up to but not including 1, that learning curves are measured on
             instead of the test set. It is set aside before any corruption.
-        heldout_fraction: fraction of what is left, 0 up to but not including 1, set aside before any corruption for
-            what judges training data, such as a rater. It is neither trained nor reported on.
+        heldout_fraction: fraction of what is left, 0 up to but not including 1, set aside for what judges training
+            data, such as a rater. It is neither trained nor reported on.
+        heldout_clean: whether these rows stay clean; else they are corrupted like the training set, as in the paper.
         heldout_trained: whether these rows are trained after all: the control of everything that uses them.
         crop: pixels of zero padding before a random crop to the original size; 0 crops nothing.
         flip: whether images are mirrored at random.
@@ -45,6 +46,7 @@ class Source(ABC):
     corruption_seed: int
     val_fraction: float
     heldout_fraction: float
+    heldout_clean: bool
     heldout_trained: bool
     crop: int
     flip: bool

@@ -12,7 +12,7 @@ from experiments.data.image_data import EVALUATION_BATCH
 
 
 class LowestLoss(Callback):
-    """Scores the same images after every epoch, and keeps the losses of the epoch whose mean is lowest.
+    """Scores the same images after every epoch or so, and keeps the losses of the epoch whose mean is lowest.
 
     As Mindermann et al., 2022 choose their model, https://arxiv.org/abs/2206.07137: by loss and not by accuracy, since
     the losses of a model that has grown overconfident would pass for irreducible.
@@ -20,20 +20,25 @@ class LowestLoss(Callback):
     Args:
         data: says how images are normalised.
         unseen: what is scored.
+        every: epochs between two scorings; the last epoch is always followed by one.
 
     Attributes:
         losses: `[M]`, on the CPU; NaN before the first epoch is over.
         scored: rows that went through the network so far.
     """
 
-    def __init__(self, data: ImageData, unseen: Images) -> None:
+    def __init__(self, data: ImageData, unseen: Images, every: int = 1) -> None:
         self.data = data
         self.unseen = unseen
+        self.every = every
         self.losses = torch.full((len(unseen),), math.nan)
         self.scored = 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Scores, without augmentation."""
+        done = trainer.current_epoch + 1
+        if done % self.every and done != trainer.max_epochs:
+            return
         pl_module.eval()
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             losses = torch.cat([self._of(rows, pl_module) for rows in self._batches()])

@@ -31,7 +31,7 @@ def make_table(
     config: DictConfig,
     path: Path,
     parts: tuple[Images, Images],
-    cross_fit: bool = True,
+    cross_fit: bool | None = None,
     watchers: tuple[Callback, ...] = (),
     command: tuple[str, ...] = (),
 ) -> Cost:
@@ -44,8 +44,9 @@ def make_table(
         path: where the table goes.
         parts: the clean training and test set.
         cross_fit: two models, each trained on one half of the training set, score the half that they have not seen,
-            copies of an example always on one side. Otherwise one model is trained on the validation split, under as
-            much label noise as the training set has, and scores the training set.
+            copies of an example always on one side. Otherwise one model scores the training set: trained on the
+            held-out part, or, where there is none, on the validation split under as much label noise as the training
+            set has. By default wherever there is no held-out part.
         watchers: further callbacks, such as a progress display.
         command: what made it, for the file.
 
@@ -56,6 +57,7 @@ def make_table(
         UsageError: there is nothing to train on, or no example to score.
     """
     data = ImageData(build(config, "data"), config.seed, parts)
+    cross_fit = not len(data.heldout) if cross_fit is None else cross_fit
     losses = torch.full((len(data.train),), torch.nan)
     cost = Cost()
     with isolate_rng():
@@ -80,11 +82,13 @@ def _halves(data: ImageData, seed: int) -> list[tuple[Images, Tensor]]:
 
 
 def _held_out(data: ImageData) -> list[tuple[Images, Tensor]]:
-    """The validation split, and all rows of the training set."""
+    """The held-out part or else the validation split, and all rows of the training set."""
+    if len(data.heldout):
+        return [(data.heldout, torch.arange(len(data.train)))]
     if data.curve is data.test:
         raise UsageError(
             "a model of irreducible losses is trained on a held-out part, received data.val_fraction=0.0; set it, here "
-            "and for the runs that use the table, or cross_fit=true"
+            "and for the runs that use the table, or data.heldout_fraction, or cross_fit=true"
         )
     draw = torch.Generator().manual_seed(data.source.corruption_seed + 1)  # apart from the training set's own draws
     return [(flip_labels(data.curve, data.source.label_noise, draw), torch.arange(len(data.train)))]
@@ -101,14 +105,16 @@ def _fit(
     net = build(config, "model", channels=channels, size=size, classes=images.classes)
     operations = flops.count(net, channels, size)
     module = Classifier(net, build(config, "optimizer"), config.channels_last)
-    meter, lowest = Meter(None), LowestLoss(part, unseen)
-    budget = Budget("candidates", config.trainer.max_epochs, meter)
+    epochs = _epochs(config.trainer.max_epochs, data, images)
+    meter, lowest = Meter(None), LowestLoss(part, unseen, every=-(-epochs // config.trainer.max_epochs))
+    budget = Budget("candidates", epochs, meter)
     rate = LearningRate(build(config, "schedule"), budget)
     with quiet(), real_interrupts(), threads(config.threads, data.source.batch_size * operations.training):
         trainer: Trainer = build(
             config,
             "trainer",
             callbacks=[meter, budget, rate, lowest, *watchers],
+            max_epochs=epochs,
             logger=False,
             limit_val_batches=0,
             enable_progress_bar=any(isinstance(watcher, ProgressBar) for watcher in watchers),
@@ -117,3 +123,8 @@ def _fit(
     trained = meter.tally
     tally = Tally(trained.seen + lowest.scored, lowest.scored, trained.trained, trained.steps)
     return lowest.losses, Cost(tally, meter.seconds, meter.cpu_seconds, operations.of(tally))
+
+
+def _epochs(epochs: int, data: ImageData, images: Images) -> int:
+    """As many as the runs have; more on a small held-out part, until a quarter of their rows have been trained."""
+    return max(epochs, round(epochs * len(data.train) / len(images) / 4)) if images is data.heldout else epochs

@@ -35,9 +35,13 @@ class Table:
     def __call__(self, ids: Tensor) -> Tensor:
         """The irreducible losses `[N]` of the examples `ids` (`[N]` int64)."""
         if self._losses is None or self._losses.device != ids.device:
-            with self._open() as file:
-                self._losses = file.get_tensor(NAME).to(ids.device)
+            self._losses = self.losses().to(ids.device)
         return self._losses[ids]
+
+    def losses(self) -> Tensor:
+        """Those of all examples, `[M]`."""
+        with self._open() as file:
+            return file.get_tensor(NAME)
 
     def cost(self, fingerprint: str) -> Cost:
         """What it took to make the table.

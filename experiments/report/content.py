@@ -12,7 +12,7 @@ HEADERS = (
     *("scored", "trained", "steps", "FLOPs", "seconds"),
 )
 IN_BRIEF = (0, 2, 3, 5, 6, 8, 9)  # the columns that a terminal of 80 characters has room for
-MEANING = {"candidates": "equal candidates seen", "trained": "equal examples trained"}
+MEANING = {"candidates": "equal candidates seen", "trained": "equal examples trained", "flops": "equal FLOPs"}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ PLAIN: dict[str, Any] = {
     "corruption_seed": 0,
     "val_fraction": 0.0,
     "heldout_fraction": 0.0,
+    "heldout_clean": True,
     "heldout_trained": False,
     "crop": 0,
     "flip": False,

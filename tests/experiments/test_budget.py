@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from experiments.callbacks import Budget, LearningRate, Meter
+from experiments.callbacks import Budget, Cost, LearningRate, Meter
 from experiments.classifier import Classifier
 from experiments.data import ImageData
 from experiments.errors import UsageError
+from experiments.flops import Flops
 from experiments.lightning_manners import quiet
 from experiments.models import Mlp
 from experiments.schedules import Linear
@@ -16,6 +17,9 @@ from tests.experiments.sources import digits
 
 PARTS = digits().read()
 ROWS = len(PARTS[0])
+
+
+OPERATIONS = Flops(forward=10, training=30)
 
 
 class Rates(Callback):
@@ -29,15 +33,15 @@ class Rates(Callback):
 
 
 def train(
-    unit: str, selection: Callback | None, epochs: int = 2, **limits: Any
+    unit: str, selection: Callback | None, epochs: int = 2, before: int = 0, beside: int = 0, **limits: Any
 ) -> tuple[Meter, Budget, Rates, Trainer]:
     from torch.optim import SGD
 
     data = ImageData(digits(batch_size=32, drop_last=limits.pop("drop_last", False)), seed=0, parts=PARTS)
     net = Mlp(channels=1, size=8, classes=10, width=16, depth=1, dropout=0.0)
     module = Classifier(net, lambda parameters: SGD(parameters, lr=0.5), channels_last=False)
-    meter, rates = Meter(selection), Rates()
-    budget = Budget(unit, epochs, meter)
+    meter, rates = Meter(selection, Cost(flops=before), OPERATIONS.of), Rates()
+    budget = Budget(unit, epochs, meter, beside)
     rate = LearningRate(Linear(0.0), budget)
     trainer = Trainer(
         max_epochs=epochs,
@@ -138,6 +142,39 @@ def test_the_amount_counts_rows_that_come(limits: dict[str, Any], rows: int) -> 
     assert budget.progress == 1
 
 
+@pytest.mark.parametrize("selection", [None, half, lambda: preset(refill=True, warmup=0), preset])
+def test_equal_flops_charge_scoring(selection: Any) -> None:
+    meter, budget, rates, _ = train("flops", selection() if selection else None)
+    tally = meter.tally
+    assert budget.progress == 1
+    assert 10 * tally.scored + 30 * tally.trained == pytest.approx(30 * 2 * ROWS, abs=40 * 32)
+    assert rates.values[-1] <= 0.05  # it has decayed, however many rows were seen
+
+
+def test_what_was_spent_before_leaves_less() -> None:
+    meter, budget, _, _ = train("flops", None, before=30 * ROWS)
+    assert meter.tally.trained == pytest.approx(ROWS, abs=32)
+    assert budget.progress == 1
+    with pytest.raises(UsageError, match=r"raise it, or share .* \(selection.runs\)"):
+        train("flops", None, before=60 * ROWS)
+
+
+def test_rows_beside_are_data_but_no_training() -> None:
+    meter, _, _, _ = train("flops", None, beside=ROWS // 2)
+    assert meter.tally.trained == pytest.approx(2 * (ROWS - ROWS // 2), abs=32)
+
+
+def test_a_rater_beside_the_training_is_charged() -> None:
+    from litselect.callbacks import DataRater
+
+    meter, budget, _, _ = train("flops", DataRater(heldout=0.1, keep=0.5))
+    ahead = meter.looking_ahead
+    assert ahead.trained > 0
+    assert budget.progress == 1
+    spent = 10 * (meter.tally.scored + ahead.scored) + 30 * (meter.tally.trained + ahead.trained)
+    assert meter.flops == spent == pytest.approx(30 * 2 * ROWS, abs=30 * 5 * 32)
+
+
 def test_unknown_unit() -> None:
-    with pytest.raises(UsageError, match="one of candidates, trained, received hours"):
+    with pytest.raises(UsageError, match="one of candidates, trained, flops, received hours"):
         Budget("hours", 1, Meter(None))

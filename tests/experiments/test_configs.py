@@ -16,7 +16,7 @@ GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and 
 OPTIONS = [(group, file.stem) for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 GIVEN = {"model": {"channels": 3, "size": 32, "classes": 10}, "trainer": {"logger": False}}
 ROOTS = {"imagefolder": ["data.root=nowhere"]}
-WITHOUT_CONFIG = {"RatedSubset"}  # no callback gives ratings yet
+WITHOUT_CONFIG = {"RatedSubset"}  # experiments.rating.Rated builds it, once there are ratings
 EMPTY = {("selection", "uniform"), ("logger", "none")}
 HYDRAS_OWN = {"_target_", "_partial_", "_convert_"}
 

@@ -115,6 +115,18 @@ def test_held_out_rows_are_clean_and_apart_from_all_others() -> None:
     assert added.corrupted.sum() == data.corrupted.sum() == 360
 
 
+def test_held_out_rows_can_be_of_the_same_corrupted_distribution() -> None:
+    parts = (numbered(1000), numbered(10))
+    settings = {"heldout_fraction": 0.2, "heldout_clean": False, "label_noise": 0.5}
+    data = ImageData(given(**settings), seed=0, parts=parts)
+    assert (data.heldout.labels != numbers(data.heldout) % 10).sum() == 100
+    clean = ImageData(given(**{**settings, "heldout_clean": True}), seed=0, parts=parts)
+    assert torch.equal(data.train.labels, clean.train.labels)
+    added = ImageData(given(**settings, heldout_trained=True), seed=0, parts=parts)
+    assert added.corrupted.sum() == 500
+    assert torch.equal(added.true_labels, numbers(added.train) % 10)
+
+
 def test_held_out_rows_are_no_rows_by_default() -> None:
     assert len(ImageData(digits(), seed=0, parts=(CLEAN, TEST)).heldout) == 0
 
