@@ -24,6 +24,8 @@ from experiments.irreducible.table import write_table
 from experiments.lightning_manners import quiet, real_interrupts
 from experiments.threads import threads
 
+SCORINGS = 4  # of the training set, by a model of the held-out part: each costs a third of an epoch
+
 log = logging.getLogger(__name__)
 
 
@@ -106,7 +108,10 @@ def _fit(
     operations = flops.count(net, channels, size)
     module = Classifier(net, build(config, "optimizer"), config.channels_last)
     epochs = _epochs(config.trainer.max_epochs, data, images)
-    meter, lowest = Meter(None), LowestLoss(part, unseen, every=-(-epochs // config.trainer.max_epochs))
+    meter, lowest = (
+        Meter(None),
+        LowestLoss(part, unseen, every=max(1, epochs // SCORINGS) if images is data.heldout else 1),
+    )
     budget = Budget("candidates", epochs, meter)
     rate = LearningRate(build(config, "schedule"), budget)
     with quiet(), real_interrupts(), threads(config.threads, data.source.batch_size * operations.training):

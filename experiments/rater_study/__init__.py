@@ -1,0 +1,1 @@
+"""What a rater finds in corrupted data, and what that buys: the studies behind docs/datarater."""
