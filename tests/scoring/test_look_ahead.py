@@ -63,6 +63,18 @@ def test_float32_has_the_digits_that_the_specification_claims(model: str, optimi
     assert F.cosine_similarity(differences, exact, dim=0) > 0.99
 
 
+def test_differences_do_not_follow_what_has_no_gradient() -> None:
+    """Adam's update has a slope of 1 / eps there, beside which all else would be lost in rounding."""
+    rater, inner = linear_rater(torch.float32), Adam(lr=0.01)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, CLASSES))
+    with torch.no_grad():
+        model[1].weight[:2], model[1].bias[:2] = 1.0, -100  # held-out examples alone are beyond it
+    objective, window = window_of(model, inner, rater, 1, torch.float32)
+    window.heldout[0].add_(5)
+    exact, differences = (estimate(estimator, (objective, window), inner, rater) for estimator in ("unroll", "fd"))
+    assert F.cosine_similarity(differences, exact, dim=0) > 0.99
+
+
 @pytest.mark.parametrize("estimator", ["unroll", "adjoint", "fd"])
 def test_the_end_is_where_training_would_have_arrived(estimator: Any) -> None:
     rater, inner = linear_rater(), OPTIMIZERS["momentum"]

@@ -58,7 +58,7 @@ def fit(
     rater = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Linear(8, 1))
     defaults: dict[str, Any] = {
         "inner_optimizer": Adam(lr=0.01), "population": 2, "lifetime": 4, "meta_steps": 7, "warmup": 3,
-        "checkpoint": path, "checkpoint_every": 3, "require_learning": False, "progress": False,
+        "checkpoint": path, "checkpoint_every": 4, "require_learning": False, "progress": False,
     }  # fmt: skip
     trainer = RaterTrainer(
         rater,
@@ -116,7 +116,7 @@ def short_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("litselect.scoring.meta_training.measured._LOOKED_AT", 5)
 
 
-@pytest.mark.parametrize("kill_at", [3, 5])  # at a checkpoint, and between two
+@pytest.mark.parametrize("kill_at", [4, 6])  # at a checkpoint, and between two
 @pytest.mark.parametrize("loaders", [shuffled, own_generators, one_generator, streams, with_workers])
 def test_a_killed_run_goes_on_exactly(loaders: Any, kill_at: int, tmp_path: Path) -> None:
     whole, expected = uninterrupted(loaders)
@@ -143,7 +143,7 @@ def test_every_part_of_the_state_is_needed(part: str, tmp_path: Path, monkeypatc
 
 
 def test_a_longer_run_may_follow_but_no_other(tmp_path: Path) -> None:
-    fit(tmp_path / "run.pt", meta_steps=3)
+    fit(tmp_path / "run.pt", meta_steps=4)
     longer, found = fit(tmp_path / "run.pt", meta_steps=7)
     assert len(longer.history) == 7
     torch.testing.assert_close(found, uninterrupted(own_generators)[1], rtol=0, atol=0)

@@ -242,11 +242,14 @@ def test_nothing_outside_changes() -> None:
 def test_frozen_parts_of_a_rater_stay() -> None:
     rater = LabelRater()
     rater.net[0].requires_grad_(False)
+    flags: list[bool] = []
+    rater.net[0].register_forward_hook(lambda module, *arguments: flags.append(module.weight.requires_grad))
     before = [p.clone() for p in rater.parameters()]
     training = trainer(rater, meta_steps=3)
     training.fit()
     after = list(rater.parameters())
     assert [a.equal(b) for a, b in zip(before, after, strict=True)] == [True, True, False, False]
+    assert not any(flags)
     with pytest.raises(ValueError, match=r"has none that require gradients. Unfreeze"):
         trainer(rater)  # an artifact's is frozen
 
