@@ -90,9 +90,10 @@ def remarks(group: Group) -> str:
     charged = [arm for arm in group.arms if any("table_flops" in outcome.summary for outcome in group.arms[arm])]
     if not charged:
         return ""
+    beyond = "." if group.unit == "flops" else ", and that is beyond the budget."
     return (
-        f"{', '.join(charged)}: each run is charged for its table of irreducible losses, in all counts, FLOPs and "
-        f"seconds, and that is beyond the budget."
+        f"{', '.join(charged)}: each run is charged for its table of irreducible losses or for its rater, in all "
+        f"counts, FLOPs and seconds{beyond}"
     )
 
 

@@ -93,7 +93,7 @@ def test_an_artifact_of_other_data_is_refused(
 
 def test_held_out_rows_neither_train_nor_report(application: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert application("train_rater", *DATA, "data.heldout_trained=true", *META) == 2
-    assert "held-out rows are not trained" in capsys.readouterr().err
+    assert "held-out rows of a rater are not trained" in capsys.readouterr().err
     assert application("train_rater", *DATA, "selection=top_loss", *META) == 2
     assert "received selection=top_loss; leave it out" in capsys.readouterr().err
 
@@ -135,3 +135,34 @@ def test_unusable_meta_settings() -> None:
         MetaTraining(**{**plain, "population": 0})
     with pytest.raises(UsageError, match=r"meta\.heldout must be between 0 and 1, received 1"):
         MetaTraining(**{**plain, "heldout": 1.0})
+
+
+def test_a_comparison_makes_one_rater_for_each_seed(
+    application: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from experiments.rating import making, rated
+
+    made: list[Path] = []
+
+    def noted(config: Any, folder: RaterFolder, *rest: Any) -> Cost:
+        made.append(folder.path)
+        return making.make_rater(config, folder, *rest)
+
+    monkeypatch.setattr(rated, "make_rater", noted)
+    arguments = (
+        "selections=[uniform,rated,datarater_paper]",
+        "seeds=2",
+        "budget=1",
+        "units=[candidates]",
+        "logger=none",
+    )
+    assert application("compare", *arguments, *TINY, "data.batch_size=256") == 0
+    assert len(made) == len(set(made)) == 2
+    text = (tmp_path / "run" / "report.md").read_text()
+    assert "rated, datarater_paper: each run is charged for its table of irreducible losses or for its rater" in text
+
+
+def test_a_budget_that_a_rater_exceeds_is_refused(application: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ("selection=rated", "unit=flops", "trainer.max_epochs=1", "logger=none", "progress=false", "meta.warmup=1")
+    assert application("train", *run, *TINY) == 2
+    assert "a budget of FLOPs must exceed what a run needs before it begins" in capsys.readouterr().err
