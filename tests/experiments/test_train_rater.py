@@ -24,6 +24,14 @@ META = (*TINY, "meta.lifetime=20", "progress=false", "logger=none")
 HELD = {"label_noise": 0.4, "heldout_fraction": 0.1, "batch_size": 64}
 
 
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ratings by id keep a ledger, which runs draw pictures of; that takes longer than all the rest."""
+    from experiments import run
+
+    monkeypatch.setattr(run, "write_ledger", lambda *arguments: None)
+
+
 @pytest.fixture
 def rater(application: Command, tmp_path: Path) -> Path:
     """The folder of a rater that has hardly begun."""
