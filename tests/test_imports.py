@@ -87,7 +87,7 @@ PUBLIC = {
         "StatisticsRater",
         "TableRater",
     },
-    "litselect.callbacks": {"Counters", "ExampleSelection", "SelectiveBackprop"},
+    "litselect.callbacks": {"Counters", "DataRater", "ExampleSelection", "SelectiveBackprop"},
 }
 
 

@@ -17,9 +17,9 @@ from packaging.version import Version
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from litselect.callbacks import ExampleSelection, SelectiveBackprop
+from litselect.callbacks import DataRater, ExampleSelection, SelectiveBackprop
 from litselect.callbacks.score_plan import REMEMBERED
-from litselect.selectors import KeepAll, LossPercentile, TopLoss
+from litselect.selectors import KeepAll, LossPercentile, RatedSubset, TopLoss
 from tests.callbacks.kit import clone, seed_streams
 from tests.selectors.registry import CASES
 
@@ -162,6 +162,11 @@ PROVIDED = {"losses", "logits", "targets", *REMEMBERED}  # what `ExampleSelectio
 KEEP = 0.4
 
 
+def judges() -> DataLoader[Any]:
+    """Held-out examples for a rater, augmented and in an order that changes."""
+    return DataLoader(Noisy(20), batch_size=7, shuffle=True)
+
+
 def ids_of(batch: Any) -> torch.Tensor:
     """Where a batch of `Noisy` holds the ids of its examples."""
     return batch[2]
@@ -181,6 +186,8 @@ SELECTIONS: dict[str, Callable[[], ExampleSelection]] = {
     "ledger, refill": lambda: SelectiveBackprop(keep=0.4, scoring="ledger", refill=True, ids=ids_of),
     "stale scores": lambda: SelectiveBackprop(keep=0.4, rescore_every=3, warmup=0, ids=ids_of),
     "ages": lambda: SelectiveBackprop(keep=0.4, max_age=1, ids=ids_of),
+    "ratings": lambda: ExampleSelection(RatedSubset(0.4), ratings=torch.linspace(-1, 1, ROWS), ids=ids_of),
+    "a live rater": lambda: DataRater(heldout=judges(), keep=0.4, every=2, trust_after=2, rater_warmup=1),
     "none": lambda: ExampleSelection(KeepAll()),
 }
 

@@ -185,6 +185,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("across ranks", "epoch end", {}),
     ("independent draws", "within the epoch", {}),
     ("TopLoss", "epoch end", {"workers": 2}),
+    ("a live rater", "within the epoch", {}),
 ]
 
 

@@ -59,7 +59,7 @@ def test_old_batches_fade() -> None:
 
 def test_the_state_is_all() -> None:
     kept = torch.tensor([1.0] * 80 + [0.0] * 20)
-    labels, again = filled(kept, 33), KeptLabels()
+    labels, again = filled(kept, 39), KeptLabels()
     again.load_state_dict(labels.state_dict())
     for one in (labels, again):
         one.update(LABELS, kept)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
+from litselect.scoring.meta_gradients.private_streams import PrivateStreams
 from litselect.scoring.meta_training.held_out import carve, require_apart
 from litselect.scoring.meta_training.loader_stream import LoaderStream
 
@@ -61,13 +62,14 @@ class HeldOutData:
             self._stream.load_state_dict(self._loaded)
             self._loaded = None
 
-    def next(self, trainer: Trainer) -> Any:
-        """A batch as the training step gets it."""
+    def next(self, trainer: Trainer, seed: int) -> Any:
+        """A batch as the training step gets it; what augments it on the way draws from streams that begin at `seed`."""
         assert self._stream is not None
         batch = self._stream.next(torch.device("cpu"))
         module: Any = trainer.lightning_module
-        batch = module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch), dataloader_idx=0)
-        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        with PrivateStreams(seed):
+            batch = module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch), dataloader_idx=0)
+            return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the data."""

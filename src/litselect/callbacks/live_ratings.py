@@ -15,7 +15,7 @@ from litselect.callbacks.ratings import STATISTICS_FROM, Ratings, seen_by_rater
 from litselect.callbacks.student_objective import Rows, StudentObjective
 from litselect.callbacks.student_optimizer import read_optimizer
 from litselect.callbacks.trust import Trust
-from litselect.scoring.meta_gradients import Estimator, InnerState, LookAhead, MetaGradient, Window
+from litselect.scoring.meta_gradients import SGD, Estimator, InnerState, LookAhead, MetaGradient, Window
 from litselect.scoring.meta_training.meta_adam import MetaAdam
 from litselect.scoring.meta_training.meta_log import agreement
 from litselect.scoring.raters import Fields, asks_for, rate
@@ -82,7 +82,8 @@ class LiveRatings(Ratings):
         self.needs = STATISTICS_FROM if "statistics" in asks_for(rater) else frozenset()
         self.rater, self.heldout, self.every, self.inner_steps = rater, heldout, every, inner_steps
         self.trust, self.counters = Trust(trust_after), RaterCounters()
-        self.outer_loss = self.spread = float("nan")
+        self.outer_loss = float("nan")
+        self._spread = torch.zeros(())
         self._estimator: Estimator = estimator
         self._parameters: list[Tensor] = [p for p in rater.parameters() if p.requires_grad]
         self._meta = MetaAdam(self._parameters, 1, lr, weight_decay, warmup, clip)
@@ -104,6 +105,7 @@ class LiveRatings(Ratings):
             for p in self._parameters:
                 distributed.broadcast(p.data, 0)
         self._objective = StudentObjective(trainer, module, callback.loss_fn)
+        self._look_ahead = LookAhead(self._objective, SGD(), self._estimator)  # whose optimizer changes step by step
 
     def labels_in(self, batch: Any) -> dict[str, Tensor]:
         """See `Ratings`; those that a scoring pass finds come first."""
@@ -122,7 +124,7 @@ class LiveRatings(Ratings):
         self.counters.rated += n
         with torch.no_grad():
             ratings = rate(self.rater, seen_by_rater(self, batch, ids, known))
-        self.spread = float(ratings.std(correction=0))
+        self._spread = ratings.std(correction=0)
         if self.trust.trusted:
             return ratings
         chance = self._generator(cast("Trainer", self._trainer).global_rank).random(n)
@@ -134,17 +136,17 @@ class LiveRatings(Ratings):
 
     def _meta_step(self, rows: Rows) -> None:
         trainer, objective = cast("Trainer", self._trainer), self._objective
-        heldout = Rows(self.heldout.next(trainer), None, {})
+        seed = int(self._generator(trainer.global_rank + trainer.world_size).integers(2**62))
+        heldout = Rows(self.heldout.next(trainer, seed), None, {})
         parameters, buffers = objective.live()
         clip = float(trainer.gradient_clip_val or 0.0), trainer.gradient_clip_algorithm
         optimizer, moments, steps = read_optimizer(trainer.optimizers[0], parameters, clip)
         state = InnerState([p.detach() for p in parameters], buffers, moments, steps)
-        seed = int(self._generator(trainer.global_rank + trainer.world_size).integers(2**62))
         parts = self._parts(rows)
-        look_ahead = LookAhead(objective, optimizer, self._estimator)
+        self._look_ahead.optimizer = optimizer
         with objective.unseen():
-            found = look_ahead(Window(state, parts, heldout, self._see, seed))
-        self._estimator = look_ahead.estimator
+            found = self._look_ahead(Window(state, parts, heldout, self._see, seed))
+        self._estimator = self._look_ahead.estimator
         self._count(parts, heldout)
         self._learn(found)
 
@@ -205,7 +207,7 @@ class LiveRatings(Ratings):
         """What is logged."""
         return {
             "rater_outer_loss": self.outer_loss,
-            "rater_spread": self.spread,
+            "rater_spread": float(self._spread),
             "rater_agreement": self.trust.agreement,
             "rater_trusted": float(self.trust.trusted),
             "rater_meta_steps": float(self.counters.meta_steps),

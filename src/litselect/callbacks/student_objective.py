@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -54,7 +54,8 @@ class StudentObjective(LossObjective):
     def __init__(self, trainer: Trainer, module: LightningModule, loss_fn: LossFunction | None) -> None:
         own = getattr(module, "example_losses", None)
         given: LossFunction | None = _own_losses if callable(own) else loss_fn
-        super().__init__(module, given or _no_losses)
+        half: Literal["bf16"] | None = "bf16" if str(trainer.precision) == "bf16-mixed" else None
+        super().__init__(module, given or _no_losses, precision=half)
         self._trainer, self._module, self._given = trainer, module, given
         self.batch_idx = 0
 

@@ -29,6 +29,7 @@ class KeptLabels:
     def __init__(self) -> None:
         self._counts = torch.zeros(2, 0, dtype=torch.float64)
         self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._batches = 0
         self._said = False
 
     @property
@@ -49,6 +50,7 @@ class KeptLabels:
             kept: the share of each row that was kept, 0 or 1 where rows are chosen.
         """
         self._waiting.append((targets.detach(), kept.detach()))
+        self._batches += 1
         if len(self._waiting) >= _TOGETHER:
             self._counted()
 
@@ -72,8 +74,8 @@ class KeptLabels:
         return (self.kept / self.kept.sum()) / (self.seen / self.seen.sum())
 
     def warn(self) -> None:
-        """Say so, once, if a class falls under a tenth of its share; looks when no batch is waiting."""
-        if self._said or self._waiting:
+        """Say so, once, if a class falls under a tenth of its share; looks at every twentieth batch."""
+        if self._said or self._batches % _TOGETHER:
             return
         ratios = self.ratios()
         starved = ((ratios < _STARVED) & (self.seen >= _LEAST)).nonzero().squeeze(1)
