@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, Subset
 
+from litselect.callbacks.requirements import declared_batch_size
 from litselect.scoring.meta_gradients.private_streams import PrivateStreams
 from litselect.scoring.meta_training.held_out import carve, require_apart
 from litselect.scoring.meta_training.loader_stream import LoaderStream
@@ -49,7 +50,7 @@ class HeldOutData:
         """
         training: Any = trainer.train_dataloader
         if self.fraction is not None:
-            _, self._loader = carve(training, self.fraction, seed)
+            _, self._loader = carve(_without_sampler(trainer, training), self.fraction, seed)
             held = cast("Subset[Any]", self._loader.dataset)
             self.excluded = torch.zeros(len(training.dataset), dtype=torch.bool)
             self.excluded[torch.as_tensor(list(held.indices))] = True
@@ -78,6 +79,14 @@ class HeldOutData:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         self._loaded = state["stream"]
+
+
+def _without_sampler(trainer: Trainer, loader: Any) -> Any:
+    """A loader of the same examples in their order: which of them a rank or a sampler takes is for training alone."""
+    dataset = getattr(loader, "dataset", None)
+    if dataset is None:
+        return loader
+    return DataLoader(dataset, batch_size=declared_batch_size(trainer) or 1, collate_fn=loader.collate_fn)
 
 
 def _flat(loaders: Any) -> list[Any]:
