@@ -45,7 +45,7 @@ def page(config: DictConfig, line: str, ratings: list[Row], losses: list[Row]) -
         "## How",
         f"Documentation of the standard library, {data.length} letters a row, apart by module: {data.heldout} clean "
         f"rows are held out for the rater and its rival, {data.validation} validate, the rest trains: {data.clean:.0%} "
-        f"of that documentation stay clean. Language models: "
+        f"of that documentation stays clean. Language models: "
         f"transformers of {sizes[0]:,} parameters, Adam at {config.lr:g}, measured at the moving average of their "
         f"weights (decay {config.average:g}). Rater: convolutions, {sizes[1]:,} parameters; T = {meta.inner_steps}, "
         f"{meta.population} inner models of lifetime {meta.lifetime}, "
@@ -69,7 +69,8 @@ def _verdict(arms: list[Found]) -> str:
     alone = next(arm for arm in others if arm.name.startswith("held-out"))
     gain, counted = best.beside(uniform), best.counted(uniform)
     first = (
-        f"At equal training budgets the best use of the rater ({best.title}) {_than(gain)} uniform training "
+        f"At equal training budgets the best of {len(rated)} uses of the rater ({best.title}; chosen by these very "
+        f"losses) {_than(gain)} uniform training "
         f"({_pm(best.losses)} against {_pm(uniform.losses)} nats per letter), if its own training is not counted."
     )
     second = (

@@ -117,7 +117,9 @@ def _meta_operations(
     *inner, heldout = ((part,) for part in mixture.train[: size * (config.meta.inner_steps + 1)].split(size))
     rater.requires_grad_()
     window = Window(start, inner, heldout, lambda batch, _: rater(batch[0]))
-    one = operations(lambda: LookAhead(objective, optimizer)(window).backward())
+    ahead = LookAhead(objective, optimizer)
+    ahead(window)  # the first one also looks whether the estimator can be trusted
+    one = operations(lambda: ahead(window).backward())
     rating = operations(lambda: rater(mixture.train[:size])) / size
     rater.requires_grad_(False)
     return float(one * config.meta.population * config.meta.meta_steps), rating
