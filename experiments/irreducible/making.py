@@ -36,6 +36,7 @@ def make_table(
     cross_fit: bool | None = None,
     watchers: tuple[Callback, ...] = (),
     command: tuple[str, ...] = (),
+    by_accuracy: bool = False,
 ) -> Cost:
     """Computes the irreducible loss of every training example and writes the table.
 
@@ -51,6 +52,7 @@ def make_table(
             set has. By default wherever there is no held-out part.
         watchers: further callbacks, such as a progress display.
         command: what made it, for the file.
+        by_accuracy: see `LowestLoss`.
 
     Returns:
         What it took, which is in the file as well.
@@ -64,7 +66,7 @@ def make_table(
     cost = Cost()
     with isolate_rng():
         for part, (images, rows) in enumerate(_halves(data, config.seed) if cross_fit else _held_out(data)):
-            found, spent = _fit(config, data, images, data.train.rows(rows), config.seed + part, watchers)
+            found, spent = _fit(config, data, images, data.train.rows(rows), config.seed + part, watchers, by_accuracy)
             losses[rows], cost = found, cost + spent
     facts = {"cross_fit": str(cross_fit), "command": shlex.join(command)}
     write_table(path, losses, cost, data.fingerprint(), facts)
@@ -97,7 +99,13 @@ def _held_out(data: ImageData) -> list[tuple[Images, Tensor]]:
 
 
 def _fit(
-    config: DictConfig, data: ImageData, images: Images, unseen: Images, seed: int, watchers: tuple[Callback, ...]
+    config: DictConfig,
+    data: ImageData,
+    images: Images,
+    unseen: Images,
+    seed: int,
+    watchers: tuple[Callback, ...],
+    by_accuracy: bool,
 ) -> tuple[Tensor, Cost]:
     """Trains on `images`; answers with the losses `[M]` of `unseen`, and what it all took."""
     seed_everything(seed, verbose=False)
@@ -108,10 +116,8 @@ def _fit(
     operations = flops.count(net, channels, size)
     module = Classifier(net, build(config, "optimizer"), config.channels_last)
     epochs = _epochs(config.trainer.max_epochs, data, images)
-    meter, lowest = (
-        Meter(None),
-        LowestLoss(part, unseen, every=max(1, epochs // SCORINGS) if images is data.heldout else 1),
-    )
+    every = max(1, epochs // SCORINGS) if images is data.heldout else 1
+    meter, lowest = Meter(None), LowestLoss(part, unseen, every, by_accuracy)
     budget = Budget("candidates", epochs, meter)
     rate = LearningRate(build(config, "schedule"), budget)
     with quiet(), real_interrupts(), threads(config.threads, data.source.batch_size * operations.training):

@@ -27,7 +27,7 @@ def draw(rows: list[Row], file: Path) -> None:
         panel.axhline(0.5, color="#888888", linewidth=0.8, linestyle=":")
         panel.set(title=kind, xlabel="meta-steps")
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(frameon=False, fontsize=7)
+        panel.legend(loc="upper left", bbox_to_anchor=(0, -0.18), ncols=2, frameon=False, fontsize=7)
     panels[0][0].set_ylabel("AUROC, clean over corrupted")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()

@@ -13,6 +13,6 @@ def control(setting: Setting, seed: int) -> float:
     config = request.config
     file = setting.folder / f"rater-seed{seed}-heldout-{config.trainer.max_epochs}.safetensors"
     if not file.exists():
-        make_table(config, file, parts(config), cross_fit=False)
+        make_table(config, file, parts(config), cross_fit=False, by_accuracy=True)
     data = ImageData(build(config, "data"), seed, parts(config))
     return auroc(-Table(str(file)).losses(), ~data.corrupted)

@@ -79,7 +79,7 @@ class Rated:
         if self.source == "heldout_model":
             file = folder.with_name(f"{folder.name}-heldout-{config.trainer.max_epochs}.safetensors")
             if not file.exists():
-                make_table(config, file, parts, cross_fit=False)
+                make_table(config, file, parts, cross_fit=False, by_accuracy=True)
             table = Table(str(file))
             return -table.losses(), table.cost(data.fingerprint())
         rater = RaterFolder(folder if self.artifact is None else Path(self.artifact))

@@ -70,6 +70,20 @@ def test_a_held_out_part_scores_the_rest(application: Command, tmp_path: Path) -
     assert json.loads(facts["cost"])["tally"]["trained"] == 4 * len(data.curve)
 
 
+def test_rows_that_are_set_aside_come_first_and_as_they_are(application: Command, tmp_path: Path) -> None:
+    data = ImageData(digits(label_noise=0.2, val_fraction=0.2, heldout_fraction=0.1), seed=0, parts=PARTS)
+    ((images, rows),) = making._held_out(data)
+    assert images is data.heldout
+    assert torch.equal(rows, torch.arange(len(data.train)))
+    # a small part is trained for more epochs, until a quarter of a training's rows have been
+    arguments = ("data.label_noise=0.2", "data.heldout_fraction=0.05", "trainer.max_epochs=4", "progress=false")
+    assert application("irreducible_loss", *arguments) == 0
+    losses, facts = read(tmp_path / "run" / "irreducible.safetensors")
+    tally = json.loads(facts["cost"])["tally"]
+    assert tally["trained"] == pytest.approx(len(losses), rel=0.06)  # 4 epochs, a quarter
+    assert tally["scored"] <= 5 * len(losses)
+
+
 def test_the_held_out_part_is_as_noisy_as_the_rest() -> None:
     data = ImageData(digits(label_noise=0.2, val_fraction=0.4), seed=0, parts=PARTS)
     ((images, rows),) = making._held_out(data)
@@ -126,7 +140,7 @@ def test_the_epoch_of_lowest_loss_counts() -> None:
 
     unseen = PARTS[0].rows(torch.arange(700))
     module, callback = Sure(), LowestLoss(ImageData(digits(), seed=0, parts=PARTS), unseen)
-    trainer: Any = SimpleNamespace(precision_plugin=Precision())
+    trainer: Any = SimpleNamespace(precision_plugin=Precision(), current_epoch=0, max_epochs=3)
     losses = []
     for module.logit in (5.0, 0.5, 9.0):  # 0.5 is nearest to the share of zeros, a tenth
         callback.on_train_epoch_end(trainer, module)
@@ -137,6 +151,19 @@ def test_the_epoch_of_lowest_loss_counts() -> None:
     assert losses[1].mean() < losses[2].mean()  # the last
     assert callback.scored == 2100
     assert module.training
+
+
+def test_the_epoch_of_most_agreement_counts_where_only_the_order_does() -> None:
+    from pytorch_lightning.plugins import Precision
+
+    unseen = PARTS[0].rows((PARTS[0].labels != 1).nonzero().squeeze(1)[:700])  # 1 is predicted instead of 0
+    data = ImageData(digits(), seed=0, parts=PARTS)
+    module, callback = Sure(), LowestLoss(data, unseen, every=2, by_accuracy=True)
+    for epoch, module.logit in enumerate((-9.0, 9.0, -0.1, -0.2, -0.3)):  # only above 0 is class 0 predicted
+        trainer: Any = SimpleNamespace(precision_plugin=Precision(), current_epoch=epoch, max_epochs=5)
+        callback.on_train_epoch_end(trainer, module)
+    assert callback.scored == 3 * 700  # after epochs 2, 4 and, being the last, 5
+    assert callback.losses.mean() > 7  # it was sure, mostly wrong, and agreed most
 
 
 def test_a_table_must_be_of_this_training_set_and_say_what_it_cost(tmp_path: Path) -> None:
