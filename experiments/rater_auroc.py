@@ -10,7 +10,7 @@ from experiments.cli import command
 from experiments.rater_study.auroc_report import write_report
 from experiments.rater_study.setting import settings
 
-CORRUPTED = ("labels20", "labels40", "pixels40", "image", "same")
+CORRUPTED = ("labels20", "labels40", "pixels40", "image", "same", "few")
 
 
 def main(config: DictConfig) -> None:

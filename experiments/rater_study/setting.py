@@ -22,6 +22,7 @@ MEANING = {
         ("labels20", "20 % wrong labels"),
         ("labels40", "40 % wrong labels"),
         ("labels40_same", "40 % wrong labels, of the held-out rows as well"),
+        ("labels40_few", "40 % wrong labels, few held-out rows"),
         ("pixels40", "40 % shuffled pixels"),
         ("pixels40_image", "40 % shuffled pixels, rater without labels"),
     )
