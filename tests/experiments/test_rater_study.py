@@ -54,17 +54,36 @@ def test_refused(application: Command, capsys: pytest.CaptureFixture[str]) -> No
     assert "received best" in capsys.readouterr().err
 
 
-def test_a_cheap_winner_comes_first() -> None:
-    def rows(**accuracies: float) -> dict[str, dict[int, dict[str, str]]]:
-        return {arm: {0: {"test_accuracy": str(value)}} for arm, value in accuracies.items()}
+def rows(**accuracies: tuple[float, ...]) -> dict[str, dict[int, dict[str, str]]]:
+    return {
+        arm: {seed: {"test_accuracy": str(value)} for seed, value in enumerate(values)}
+        for arm, values in accuracies.items()
+    }
 
-    (text,) = verdict(
+
+def test_a_cheap_winner_comes_first() -> None:
+    first, text = verdict(
         {
-            "digits_clean": rows(uniform=0.5, datarater_hard=0.6),
-            "digits_labels40": rows(uniform=0.7, datarater_hard=0.6, uniform_twice=0.9),
+            "digits_clean": rows(uniform=(0.5, 0.51, 0.5), datarater_hard=(0.6, 0.61, 0.601)),
+            "digits_pixels40": rows(uniform=(0.5, 0.7, 0.6), datarater_hard=(0.7, 0.6, 0.6)),
+            "digits_labels40": rows(uniform=(0.7,), datarater_hard=(0.6,), uniform_twice=(0.9,)),
         }
     )
-    first, second = text.splitlines()
-    assert first.startswith("- Digits, 40 % wrong labels: **a cheap baseline wins**")
-    assert "70.0 %" in first
-    assert second.startswith("- Digits, clean: **a rater wins**")
+    assert "at least as well in 1 of 3 comparisons**; in 1 the lead" in first
+    cheap, shown, chance = text.splitlines()
+    assert cheap.startswith("- Digits, 40 % wrong labels: **a cheap baseline wins**")
+    assert "70.0 %" in cheap
+    assert shown.startswith("- Digits, clean: a rater leads")
+    assert "+10.0" in shown
+    assert "chance" not in shown
+    assert "which may be chance" in chance
+
+
+def test_budgets_are_not_compared_with_each_other() -> None:
+    results = rows(uniform=(0.9,), uniform_twice=(0.5,), datarater_counted_twice=(0.6,))
+    _, text = verdict({"digits_labels40": results})
+    assert text.startswith("- Digits, 40 % wrong labels, twice the budget, all counted: a rater leads")
+
+
+def test_nothing_to_say_yet() -> None:
+    assert verdict({"digits_clean": rows(uniform=(0.5,))}) == []
