@@ -64,8 +64,8 @@ def _page(found: dict[str, Results]) -> str:
     parts += [
         "Mean and standard deviation over seeds; differences to plain training of the same seed with the half-width of "
         "their 95 % confidence interval (Student's t). Made by `python -m experiments.rater_arms root=<folder of "
-        "images>` (`seeds=` where there are more than 3); all values in [arms.csv](arms.csv), all settings in `experiments/conf/rater_study.yaml` and "
-        "`experiments/rater_study/arms.py`.",
+        "images>` (`seeds=` where there are more than 3); all values in [arms.csv](arms.csv), all settings in "
+        "`experiments/conf/rater_study.yaml` and `experiments/rater_study/arms.py`.",
     ]
     return "\n\n".join(parts) + "\n"
 
