@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 Estimator = Literal["auto", "unroll", "adjoint", "jvp", "fd"]
 _DIFFERENCES: Final = 0.1  # their error, relative
-_LARGE: Final = 5_000_000  # parameters above which the graphs of several steps are not kept at once
+_LARGE: Final = 5_000_000  # parameters above which the graphs of so many steps are not kept at once
+_MANY: Final = 4
 
 
 class LookAhead:
@@ -44,8 +45,9 @@ class LookAhead:
     "adjoint"   step by step backwards, Hessian-vector products; exact            graph of one step
     "jvp"       T = 1: one derivative along a direction, no second order; exact   no graph beyond a step's
     "fd"        "adjoint" by central differences                                  no graph beyond a step's
-    "auto"      "jvp" for T = 1, else "unroll", above 5 million parameters        of the one that is used
-                "adjoint"; where an operator refuses, "unroll", "adjoint", "fd"
+    "auto"      "jvp" for T = 1, else "unroll", from T = 4 on "adjoint" for       of the one that is used
+                over 5 million parameters; where an operator refuses, "unroll",
+                "adjoint", "fd"
     ==========  ================================================================  =======================
 
     Buffers count as constants. In the first window derivatives are compared with the gradient, see `agreement`; what
@@ -131,7 +133,7 @@ class LookAhead:
         if len(window.batches) == 1:
             exact: tuple[Estimator, ...] = ("jvp", "unroll")
         else:
-            large = sum(p.numel() for p in window.start.parameters) > _LARGE
+            large = len(window.batches) >= _MANY and sum(p.numel() for p in window.start.parameters) > _LARGE
             exact = ("adjoint",) if large else ("unroll", "adjoint")
         return exact if self._half else (*exact, "fd")
 
