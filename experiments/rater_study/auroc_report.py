@@ -55,8 +55,8 @@ def _page(settings: list[Setting], rows: list[records.Row], figure: str) -> str:
         "training on everything.",
         f"![AUROC over meta-steps, a line for each seed]({figure})",
         "Made by `python -m experiments.rater_auroc root=<folder of images>`; all values in [auroc.csv](auroc.csv), "
-        "all settings in `experiments/conf/rater_study.yaml`. Digits: 8 x 8 pixels, 100 held out. Images: a fifth of "
-        "CIFAR-10 as JPEG files, scaled to 16 x 16 pixels, 1000 held out.",
+        "all settings in `experiments/conf/rater_study.yaml`. Digits: 8 x 8 pixels, 100 held out (few: 20). Images: a "
+        "fifth of CIFAR-10 as JPEG files, scaled to 16 x 16 pixels, 1000 held out.",
     )
     return "\n\n".join(paragraphs) + "\n"
 
