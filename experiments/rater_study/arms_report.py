@@ -63,10 +63,10 @@ def _page(found: dict[str, Results]) -> str:
                 _table(results, "uniform_twice", True),
             ]
     parts += [
-        "Seeds decide models, order, raters and draws; wrong labels, spoilt images and held-out rows are one draw, the same "
-        "for all. The best of several arms is named after the fact, and close races on digits were given more seeds, so "
-        "small leads mean little. Equal FLOPs are not equal steps: a selecting arm makes more and smaller ones, for which "
-        "half of every batch by chance is the control.",
+        "Seeds decide models, order, raters and draws; wrong labels, spoilt images and held-out rows are one draw, the "
+        "same for all. The best of several arms is named after the fact, and close races on digits were given more "
+        "seeds, so small leads mean little. Equal FLOPs are not equal steps: a selecting arm makes more and smaller "
+        "ones, for which half of every batch by chance is the control.",
         "Mean and standard deviation over seeds; differences to plain training of the same seed with the half-width of "
         "their 95 % confidence interval (Student's t). Made by `python -m experiments.rater_arms root=<folder of "
         "images>` (`seeds=` where there are more than 3); all values in [arms.csv](arms.csv), all settings in "
