@@ -49,7 +49,7 @@ def trained(alone: bool) -> Any:
         "weights": torch.cat([value.reshape(-1).float() for value in result["weights"].values()]),
         "losses": losses,
         "trust": judged.live.trust.state_dict(),
-        "held out": excluded.nonzero().squeeze(1).tolist(),
+        "held out": excluded.tolist(),
         "steps": steps,
     }
 

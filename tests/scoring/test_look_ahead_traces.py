@@ -4,6 +4,7 @@ import copy
 import logging
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from litselect.scoring.meta_gradients import SGD, Adam, LookAhead, derivatives
+from litselect.scoring.meta_gradients import objective as objective_module
 from tests.scoring.rater_cases import CLASSES, MODELS, batch_of, estimate, gradient_of, linear_rater, window_of
 
 DOUBLE = torch.float64
@@ -141,10 +143,6 @@ def constant_share(x: Tensor) -> Tensor:
     return gate * x
 
 
-def checkpointed(x: Tensor) -> Tensor:
-    return checkpoint(torch.tanh, x, use_reentrant=False)
-
-
 class With(nn.Module):
     """A network with an operator in it."""
 
@@ -164,7 +162,6 @@ class With(nn.Module):
         (SquareOnce.apply, ["jvp", "unroll"], ["unroll", "adjoint"]),
         (library_square, ["jvp"], []),
         (constant_share, ["jvp"], []),
-        (checkpointed, [], []),
     ],
 )
 def test_auto_falls_back_where_an_operator_refuses(
@@ -194,7 +191,7 @@ def test_auto_falls_back_where_an_operator_refuses(
             torch.testing.assert_close(found, estimate("unroll", case, SGD(lr=0.1), rater))
 
 
-@pytest.mark.parametrize("operator", [Square.apply, library_square, constant_share, checkpointed])
+@pytest.mark.parametrize("operator", [Square.apply, library_square, constant_share])
 def test_adjoint_falls_back_on_two_backward_passes(operator: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     rater = linear_rater()
@@ -227,6 +224,33 @@ def test_torch_alone_would_be_wrong(operator: Any, estimator: Any, check: str, m
     monkeypatch.setattr(f"litselect.scoring.meta_gradients.{check}", lambda *arguments: None)
     wrong = estimate(estimator, case, SGD(lr=0.1), rater)
     assert (wrong - exact).norm() > 0.1 * exact.norm()
+
+
+class Again(With):
+    """Computes its first layer again in the backward pass."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(torch.tanh(checkpoint(self.first, images.flatten(1), use_reentrant=False)))
+
+
+def test_activation_checkpointing_is_refused_for_it_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    rater, state = linear_rater(), With(torch.tanh).to(DOUBLE).state_dict()
+
+    def found(kind: type[With]) -> Tensor:
+        model = kind(torch.tanh).to(DOUBLE)
+        model.load_state_dict(state)
+        torch.manual_seed(5)
+        objective, window = window_of(model, SGD(lr=0.1), rater, 2, warm=0)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.mul_(2)  # the module's own parameters are not those that it runs on
+        return gradient_of(LookAhead(objective, SGD(lr=0.1), "unroll")(window), rater)
+
+    exact = found(With)
+    with pytest.raises(RuntimeError, match=r"is under torch\.utils\.checkpoint"):
+        found(Again)
+    monkeypatch.setattr(objective_module, "_whole_graphs", nullcontext)
+    assert (found(Again) - exact).norm() > 0.05 * exact.norm()
 
 
 def test_attention_needs_the_math_kernel() -> None:

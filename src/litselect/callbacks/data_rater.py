@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from litselect.callbacks.example_selection import ExampleSelection
 from litselect.callbacks.held_out_data import HeldOutData
 from litselect.callbacks.live_ratings import LiveRatings, RaterCounters
-from litselect.callbacks.requirements import check_rater
+from litselect.callbacks.requirements import check_rater, require_settings
 from litselect.scoring import StatisticsRater
 from litselect.scoring.meta_gradients import Estimator
+from litselect.scoring.meta_gradients.private_streams import seeded
 from litselect.scoring.raters import Fields, asks_for, default_fields
 from litselect.selectors import Mixture, RatedSubset, Selector, Stratified
 
@@ -110,7 +112,9 @@ class DataRater(ExampleSelection):
             selector = Mixture(selector, floor, seed=seed)
         if stratified:
             selector = Stratified(selector, seed=seed)
-        self.rater = rater if rater is not None else StatisticsRater()
+        with seeded(torch.initial_seed() if seed is None else seed):  # the module's own weights are drawn as ever
+            self.rater = rater if rater is not None else StatisticsRater()
+        require_settings(self.rater, {"rater_lr": rater_lr, "clip": clip}, settings)
         self.live = LiveRatings(
             self.rater,
             HeldOutData(heldout),
@@ -142,5 +146,23 @@ class DataRater(ExampleSelection):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Meet the module and the data."""
+        if not self._resumed and trainer.fit_loop.epoch_progress.current.ready == 0:
+            self.live.distrust()  # another module than that of an earlier fit
         self.live.begin(self, trainer, pl_module)
+        if self.memory is not None and self.live.excluded is not None:
+            self.memory.exclude(self.live.excluded)
         super().on_train_start(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look once more at what the held-out examples serve: loaders may come late."""
+        self.live.heldout.require_apart(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """And here."""
+        self.live.heldout.require_apart(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the Trainer and of workers."""
+        super().teardown(trainer, pl_module, stage)
+        if stage == "fit":
+            self.live.end()

@@ -61,6 +61,10 @@ class ExampleMemory:
         """See every training loader before it is iterated, until `detach`."""
         self._watch = LoaderWatch(trainer, self._meet, self._begin_at)
 
+    def exclude(self, ids: Int[Tensor, " held"]) -> None:
+        """Have these left out before batches are loaded, where ids are read off the batch sampler."""
+        self._tap.excluded = frozenset(cast("list[int]", cast("Any", ids).tolist()))
+
     def detach(self) -> None:
         """Put everything back. Harmless when called again."""
         if self._watch is not None:
@@ -70,7 +74,7 @@ class ExampleMemory:
         self._tap.start = batch_idx
 
     def _meet(self, loader: Any) -> Any:
-        """A loader that is listened to, where ids come from there; the first one tells the size of the ledger."""
+        """A loader that is listened to, if ids come from there; the first one tells the size of the ledger."""
         copied = loader if self._find is not None else self._tap.tapped(loader)
         try:
             size = len(loader.dataset)

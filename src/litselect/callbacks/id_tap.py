@@ -26,6 +26,12 @@ class IdTap:
     def __init__(self, decide: Decide) -> None:
         self.start = 0  # the number of the batch with which an epoch goes on
         self._decide = decide
+        self.excluded: frozenset[int] = frozenset()  # ids that are not sent for
+
+    def admitted(self, ids: list[int]) -> list[int]:
+        """The places of `ids` that are sent for; all where nothing would be left, which no loader can deliver."""
+        places = [place for place, i in enumerate(ids) if i not in self.excluded]
+        return places or [*range(len(ids))]
 
     def tapped(self, loader: Any) -> Any:
         """A copy of `loader` that is listened to: whoever else reads the loader reads it as it is.
@@ -52,7 +58,7 @@ class IdTap:
         copied, sampler = copy.copy(loader), loader.batch_sampler
         sampler = sampler.tapped if isinstance(sampler, TappedSampler) else sampler  # of an earlier fit
         # Not by assignment, which DataLoader forbids. Workers that persist are the copy's own.
-        copied.__dict__.update(batch_sampler=TappedSampler(sampler, self._decide), _iterator=None)
+        copied.__dict__.update(batch_sampler=TappedSampler(sampler, self._decide, self.admitted), _iterator=None)
         return copied
 
     def delivery(self, trainer: Trainer, batch_idx: int) -> Delivery:

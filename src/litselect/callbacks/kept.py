@@ -30,9 +30,10 @@ def meet_data(callback: ExampleSelection, trainer: Trainer, device: torch.device
     dataset: Any = getattr(trainer.train_dataloader, "dataset", None)
     if callback.memory is None or dataset is None:
         return
-    callback.ratings.check(len(dataset))
-    labels = labels_of(dataset)
-    if labels is not None and callback.memory.labels is None:
+    if callback.ratings.by_id and hasattr(dataset, "__len__"):
+        callback.ratings.check(len(dataset))
+    labels = labels_of(dataset) if hasattr(dataset, "__len__") else None
+    if labels is not None and int(labels.max()) < 2**31 and callback.memory.labels is None:
         callback.memory.labels = labels.to(torch.int32)
 
 

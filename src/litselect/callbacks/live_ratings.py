@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -98,14 +99,25 @@ class LiveRatings(Ratings):
             self._seed = int(trainer.strategy.broadcast(torch.initial_seed() % 2**63))
         self.heldout.begin(trainer, self._seed)
         self.excluded = self.heldout.excluded
-        self.rater.to(module.device).train()
+        self.rater.to(module.device).eval()
         state, self._meta = self._meta.state_dict(), MetaAdam(self._parameters, 1, *self._settings)
         self._meta.load_state_dict(state)
         if trainer.world_size > 1:
-            for p in self._parameters:
-                distributed.broadcast(p.data, 0)
+            for tensor in (*self.rater.parameters(), *self.rater.buffers()):
+                distributed.broadcast(tensor.data, 0)
         self._objective = StudentObjective(trainer, module, callback.loss_fn)
         self._look_ahead = LookAhead(self._objective, SGD(), self._estimator)  # whose optimizer changes step by step
+
+    def distrust(self) -> None:
+        """Begin anew to compare ratings with look-aheads."""
+        self.trust = Trust(self.trust.after)
+
+    def end(self) -> None:
+        """Let go of the Trainer and of the held-out loader."""
+        self.heldout.end()
+        self._trainer = None
+        vars(self).pop("_objective", None)
+        vars(self).pop("_look_ahead", None)
 
     def labels_in(self, batch: Any) -> dict[str, Tensor]:
         """See `Ratings`; those that a scoring pass finds come first."""
@@ -123,7 +135,7 @@ class LiveRatings(Ratings):
         n = count_rows(batch)
         self.counters.rated += n
         with torch.no_grad():
-            ratings = rate(self.rater, seen_by_rater(self, batch, ids, known))
+            ratings = rate(self.rater, seen_by_rater(self, self.rater, batch, ids, known))
         self._spread = ratings.std(correction=0)
         if self.trust.trusted:
             return ratings
@@ -137,7 +149,6 @@ class LiveRatings(Ratings):
     def _meta_step(self, rows: Rows) -> None:
         trainer, objective = cast("Trainer", self._trainer), self._objective
         seed = int(self._generator(trainer.global_rank + trainer.world_size).integers(2**62))
-        heldout = Rows(self.heldout.next(trainer, seed), None, {})
         parameters, buffers = objective.live()
         clip = float(trainer.gradient_clip_val or 0.0), trainer.gradient_clip_algorithm
         optimizer, moments, steps = read_optimizer(trainer.optimizers[0], parameters, clip)
@@ -145,7 +156,10 @@ class LiveRatings(Ratings):
         parts = self._parts(rows)
         self._look_ahead.optimizer = optimizer
         with objective.unseen():
+            heldout = Rows(self.heldout.next(trainer, seed), None, {})
+            self.rater.train()
             found = self._look_ahead(Window(state, parts, heldout, self._see, seed))
+        self.rater.eval()
         self._estimator = self._look_ahead.estimator
         self._count(parts, heldout)
         self._learn(found)
@@ -176,7 +190,7 @@ class LiveRatings(Ratings):
         return [part.reshape(t.shape) for part, t in zip(parts, tensors, strict=True)]
 
     def _see(self, rows: Rows, state: InnerState) -> Tensor:
-        return rate(self.rater, seen_by_rater(self, rows.batch, rows.ids, rows.known))
+        return rate(self.rater, seen_by_rater(self, self.rater, rows.batch, rows.ids, rows.known))
 
     def _parts(self, rows: Rows) -> list[Rows]:
         """The candidates, split into the steps of a look-ahead; of fewer rows than steps, as they are."""
@@ -217,7 +231,7 @@ class LiveRatings(Ratings):
         """Rater, moments, trust, counters and the place in the held-out data."""
         return {
             "rater": {name: value.detach().cpu().clone() for name, value in self.rater.state_dict().items()},
-            "meta": self._meta.state_dict(),
+            "meta": copy.deepcopy(self._meta.state_dict()),
             "trust": self.trust.state_dict(),
             "counters": dict(vars(self.counters)),
             "batches": self._batches,

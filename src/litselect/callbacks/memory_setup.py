@@ -28,6 +28,7 @@ def prepare_memory(callback: ExampleSelection, trainer: Trainer, module: Lightni
         return None
     if early is None:
         early = (plan.free or plan.rescore_every > 1 or rated_by_id(callback)) and callback.ids is None
+        early = early and (callback.ratings is None or callback.ratings.by_id)
     old = callback.memory if trainer.fit_loop.epoch_progress.current.ready > 0 else None
     memory = ExampleMemory(
         replace(plan, scored_epoch=None),

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
 from litselect.scoring import RaterArtifact
-from litselect.scoring.raters import Fields, default_fields, rate, statistics_of
+from litselect.scoring.raters import Fields, asks_for, default_fields, rate, statistics_of
 
 if TYPE_CHECKING:
     from litselect.callbacks.example_selection import ExampleSelection
@@ -32,7 +32,7 @@ class Ratings(ABC):
     needs: frozenset[str] = frozenset()
     """What has to come from a scoring pass."""
     excluded: Tensor | None = None
-    """``[M]`` bool, examples that are neither candidates nor trained."""
+    """Ids of examples that are neither candidates nor trained."""
 
     def __init__(self, fields: Fields) -> None:
         self.fields = fields
@@ -139,12 +139,15 @@ class ArtifactRatings(Ratings):
     def rate(self, batch: Any, ids: Tensor | None, known: dict[str, Any]) -> Tensor:
         """Run the rater."""
         with torch.no_grad():
-            return rate(self.artifact.rater, seen_by_rater(self, batch, ids, known))
+            return rate(self.artifact.rater, seen_by_rater(self, self.artifact.rater, batch, ids, known))
 
 
-def seen_by_rater(ratings: Ratings, batch: Any, ids: Tensor | None, known: dict[str, Any]) -> dict[str, Any]:
-    """All that a rater can ask for of these candidates."""
-    seen: dict[str, Any] = dict(ratings.fields(batch))
+def seen_by_rater(
+    ratings: Ratings, rater: nn.Module, batch: Any, ids: Tensor | None, known: dict[str, Any]
+) -> dict[str, Any]:
+    """What a rater asks for of these candidates, as far as it is known."""
+    asked = asks_for(rater)
+    seen: dict[str, Any] = dict(ratings.fields(batch)) if {"inputs", "targets"} & {*asked} else {}
     if ids is not None:
         seen["ids"] = ids
     if ratings.needs <= known.keys() and ratings.needs:

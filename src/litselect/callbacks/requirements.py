@@ -8,6 +8,7 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - the base of all of them
 
 from litselect.callbacks.nonfinite import POLICIES
@@ -92,6 +93,26 @@ def check_rater(callback: ExampleSelection, trainer: Trainer, module: LightningM
         )
 
 
+def require_settings(rater: nn.Module, positive: dict[str, float], others: dict[str, Any]) -> None:
+    """Refuse settings of a live rater that can't work.
+
+    Raises:
+        ValueError: with the invariant, what was received and the remedy.
+    """
+    if wrong := {name: value for name, value in positive.items() if not value > 0}:
+        raise ValueError(f"Expected numbers > 0, but got {wrong}. Leave them out for the defaults.")
+    if not any(p.requires_grad for p in rater.parameters()):
+        raise ValueError(
+            f"A rater must have parameters to train, but {type(rater).__name__} has none that require gradients. "
+            "Unfreeze some, or use a frozen rater with ExampleSelection(RatedSubset(...), ratings=...)."
+        )
+    if others.get("nonfinite", "raise") != "raise":
+        raise ValueError(
+            "A look-ahead trains on all candidates, so a loss that is NaN or inf ruins it, but "
+            f"nonfinite={others['nonfinite']!r} was received. Leave it out, and take such examples out of the data."
+        )
+
+
 def _check_provided(callback: ExampleSelection) -> None:
     """Refuse a selector that needs what no one knows."""
     name, plan = type(callback).__name__, callback.plan
@@ -147,6 +168,11 @@ def _check_memory(callback: ExampleSelection, module: LightningModule) -> None:
             f"{name}(skip_loading=True) chooses before rows are loaded, but {callback.selector!r} needs "
             f"{', '.join(sorted(callback.selector.needs))}, which is known only after they are scored. "
             'Use scoring="ledger" or rescore_every, or leave skip_loading out.'
+        )
+    if early and callback.ratings is not None and not callback.ratings.by_id:
+        raise ValueError(
+            f"{name}(skip_loading=True) chooses before rows are loaded, but they are rated by what is in them. Use a "
+            "table of ratings (RaterArtifact.scores), or leave skip_loading out."
         )
     if not plan.overhears:
         return

@@ -101,8 +101,9 @@ class SelectionSession:
         arrived = batch
         excluded = None if callback.ratings is None else callback.ratings.excluded
         if excluded is not None:
+            fewest = min(self._minimum, n)
             batch, n = self._without(excluded, batch, n)
-            if not self._agree(n > 0):
+            if not self._agree(n >= fewest):
                 callback.skipped = True
                 return False
         callback.counters.seen += self.candidates
@@ -133,7 +134,7 @@ class SelectionSession:
     def _without(self, excluded: Tensor, batch: Any, n: int) -> tuple[Any, int]:
         """The batch less its rows that are held out."""
         assert self._ids is not None  # whoever excludes rows asks for a ledger
-        rows = (~excluded.to(self._ids.device)[self._ids]).nonzero().squeeze(1)
+        rows = torch.isin(self._ids, excluded.to(self._ids.device), invert=True).nonzero().squeeze(1)
         if len(rows) == n:
             return batch, n
         self._ids, self.candidates = self._ids[rows], len(rows)

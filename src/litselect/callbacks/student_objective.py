@@ -60,10 +60,15 @@ class StudentObjective(LossObjective):
         self.batch_idx = 0
 
     def live(self) -> tuple[list[Tensor], Buffers]:
-        """The module's parameters that are trained, and its buffers: the very tensors, not to be written to."""
+        """The module's parameters that are trained; its buffers and frozen parameters: not to be written to.
+
+        Which ones are trained may change from step to step, as layers are unfrozen.
+        """
         named = dict(self._module.named_parameters())
+        self.names = [f"module.{name}" for name, p in named.items() if p.requires_grad]
+        frozen = {f"module.{name}": p.detach() for name, p in named.items() if not p.requires_grad}
         buffers = {f"module.{name}": buffer for name, buffer in self._module.named_buffers()}
-        return [named[name.removeprefix("module.")] for name in self.names], buffers
+        return [p for p in named.values() if p.requires_grad], {**frozen, **buffers}
 
     def inner(self, parameters: list[Tensor], buffers: Buffers, batch: Rows, weights: Tensor) -> Tensor:
         """The weighted sum of the losses of `batch`."""

@@ -38,6 +38,9 @@ Decide = Callable[[int, int, "list[int]"], "Selection | None"]
 """Called with a batch's place in its epoch, the number of batches and the indices; which of them are to be loaded."""
 
 
+Admitted = Callable[["list[int]"], "list[int]"]
+
+
 class TappedSampler:
     """A batch sampler whose index lists are noted, and thinned out, on their way to the loader.
 
@@ -47,18 +50,19 @@ class TappedSampler:
     Args:
         sampler: the loader's batch sampler.
         decide: see `Decide`.
+        admitted: the places among ids of those that are candidates at all.
     """
 
-    def __init__(self, sampler: Any, decide: Decide) -> None:
+    def __init__(self, sampler: Any, decide: Decide, admitted: Admitted) -> None:
         self.tapped = sampler
-        self._decide = decide
+        self._decide, self._admitted = decide, admitted
 
     def __iter__(self) -> TappedIterator:
         try:
             length = len(self)
         except TypeError:  # it doesn't tell
             length = 0
-        return TappedIterator(iter(self.tapped), length, self._decide)
+        return TappedIterator(iter(self.tapped), length, self._decide, self._admitted)
 
     def __len__(self) -> int:
         return len(self.tapped)
@@ -84,12 +88,12 @@ class TappedIterator:
         deliveries: notes by place; whoever uses one removes it.
     """
 
-    def __init__(self, batches: Iterator[Any], length: int, decide: Decide) -> None:
+    def __init__(self, batches: Iterator[Any], length: int, decide: Decide, admitted: Admitted) -> None:
         self.first = 0
         self.deliveries: dict[int, Delivery] = {}
         self._batches: Any = batches
         self._length = length
-        self._decide = decide
+        self._decide, self._admitted = decide, admitted
         self._place = 0
 
     def __iter__(self) -> TappedIterator:
@@ -104,6 +108,9 @@ class TappedIterator:
                 f"The ids of examples are the integers that a batch sampler sends for, but it sent {indices[:1]}. "
                 f"{REMEDY}"
             ) from None
+        places = self._admitted(ids)
+        if len(places) < len(ids):
+            indices, ids = [indices[place] for place in places], [ids[place] for place in places]
         delivery = Delivery(ids, self._decide(self._place, self._length, ids))
         self.deliveries[self._place] = delivery
         self._place += 1

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import checkpoint
 
 Buffers = dict[str, Tensor]
 LossFunction = Callable[[Any, Any], Tensor]
@@ -94,13 +95,40 @@ class LossObjective:
 
     def _run(self, function: LossFunction, parameters: list[Tensor], buffers: Buffers, batch: Any) -> Tensor:
         values = {**dict(zip(self.names, parameters, strict=True)), **buffers}
-        with sdpa_kernel(SDPBackend.MATH), self._autocast(parameters[0].device.type):
+        with sdpa_kernel(SDPBackend.MATH), self._autocast(parameters[0].device.type), _whole_graphs():
             losses, written = functional_call(self._call, values, (function, batch))
         buffers.update((name, b.detach()) for name, b in written.items() if name in buffers)  # also those it replaced
         return losses.float() if losses.dtype in (torch.bfloat16, torch.float16) else losses
 
     def _autocast(self, device: str) -> AbstractContextManager[Any]:
         return torch.autocast(device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+
+@contextmanager
+def _whole_graphs() -> Generator[None]:
+    """Refuse activation checkpointing.
+
+    What it computes again in the backward pass it would compute with the module's own parameters, which are back in
+    their place by then, and nothing would show it. The name is private; both ends of the supported versions have it.
+
+    Raises:
+        RuntimeError: where the model is checkpointed.
+    """
+    module = cast("Any", checkpoint)
+    original = module._checkpoint_hook  # made by the function under whatever name users imported it
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError(
+            "A look-ahead runs the model on parameters that are not its own, but a part of the model is under "
+            "torch.utils.checkpoint, which would compute it again with its own. Turn activation checkpointing off, or "
+            "train the rater on a smaller model without."
+        )
+
+    module._checkpoint_hook = refuse
+    try:
+        yield
+    finally:
+        module._checkpoint_hook = original
 
 
 class _Call(nn.Module):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _STARVED: Final = 0.1  # of its share
 _LEAST: Final = 200  # rows of a class that must have been seen before anything is said
 _TOGETHER: Final = 20  # batches
+_MOST: Final = 100_000  # classes
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
 
@@ -59,6 +60,8 @@ class KeptLabels:
         for targets, kept in self._waiting:
             labels, shares = targets.cpu().long(), kept.cpu().double()
             labels, shares = labels[labels >= 0], shares[labels >= 0]
+            if len(labels) and int(labels.max()) >= _MOST:
+                labels, shares = labels[:0], shares[:0]  # numbers of something else than classes
             self._counts = 0.999 * self._counts
             if len(labels):
                 classes = max(self._counts.shape[1], int(labels.max()) + 1)
