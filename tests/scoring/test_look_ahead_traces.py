@@ -227,10 +227,10 @@ def test_torch_alone_would_be_wrong(operator: Any, estimator: Any, check: str, m
 
 
 class Again(With):
-    """Computes its first layer again in the backward pass."""
+    """Computes its last layer again in the backward pass."""
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(torch.tanh(checkpoint(self.first, images.flatten(1), use_reentrant=False)))
+        return checkpoint(self.head, torch.tanh(self.first(images.flatten(1))), use_reentrant=False)
 
 
 def test_activation_checkpointing_is_refused_for_it_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
