@@ -106,6 +106,22 @@ def with_workers(generator: torch.Generator) -> Any:
     return DataLoader(Rows(50), 8, shuffle=True, num_workers=1), DataLoader(Rows(30), 9, shuffle=True)
 
 
+class Relabelled(Rows):
+    """The same inputs under other labels."""
+
+    def __getitem__(self, i: int) -> Any:
+        x, y, *rest = super().__getitem__(i)
+        return (x, 1 - y, *rest)
+
+
+def test_other_data_are_refused(tmp_path: Path) -> None:
+    fit(tmp_path / "rater.ckpt", kill_at=5)
+    for train in (Relabelled(50), Rows(48)):
+        loaders = DataLoader(train, 8, shuffle=True), DataLoader(Rows(30), 9, shuffle=True)
+        with pytest.raises(ValueError, match=r"the settings that it began with, but these differ: data="):
+            fit(tmp_path / "rater.ckpt", loaders=lambda _, loaders=loaders: loaders)
+
+
 @cache
 def uninterrupted(loaders: Any) -> tuple[RaterTrainer, dict[str, Tensor]]:
     return fit(None, loaders=loaders)

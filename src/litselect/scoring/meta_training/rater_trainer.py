@@ -34,7 +34,7 @@ from litselect.scoring.meta_training.meta_log import MetaLog
 from litselect.scoring.meta_training.population import InnerFactory, Population
 from litselect.scoring.meta_training.rater_view import RaterView
 from litselect.scoring.raters.fields import Fields, default_fields
-from litselect.scoring.raters.rater_artifact import RaterArtifact
+from litselect.scoring.raters.rater_artifact import RaterArtifact, first_of
 
 
 class RaterTrainer:
@@ -142,7 +142,7 @@ class RaterTrainer:
             )
         self.device = torch.device(device) if device is not None else first.device
         self.rater = rater.to(self.device)
-        self.settings = {
+        self.settings: dict[str, Any] = {
             **counts, "meta_lr": meta_lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip, "seed": seed,
             "precision": precision, "estimator": estimator,
         }  # fmt: skip
@@ -151,6 +151,7 @@ class RaterTrainer:
         optimizer = inner_optimizer or Adam(lr=1e-3)
         self.settings["inner_optimizer"] = repr(optimizer)
         with seeded(seed, self.device):
+            self.settings["data"] = [first_of(loader, self._fields) for loader in self._loaders]
             objective = LossObjective(inner_factory().to(self.device), loss_fn, outer_loss_fn, precision)
         self._view = RaterView(self.rater, self._fields, objective)
         self._look_ahead = LookAhead(objective, optimizer, estimator)
