@@ -60,20 +60,20 @@ def artifact(rater: nn.Module) -> RaterArtifact:
     return RaterArtifact(rater, torch.linspace(-2, 2, 5), {}, {})
 
 
-def trained(kit: Any, callback: ExampleSelection, dataset: Any, **settings: Any) -> Any:
-    module = kit.make(Classifier)
+def trained(solo: Any, callback: ExampleSelection, dataset: Any, **settings: Any) -> Any:
+    module = solo.make(Classifier)
     batches = DataLoader(dataset, BATCH, shuffle=True, generator=torch.Generator().manual_seed(5))
-    kit.fit(module, callback, data=batches, **settings)
+    solo.fit(module, callback, data=batches, **settings)
     return module
 
 
 # ---------------------------------------------------------------------- a table
 
 
-def test_the_highest_rated_are_trained_and_no_others_loaded(kit: Any) -> None:
+def test_the_highest_rated_are_trained_and_no_others_loaded(solo: Any) -> None:
     dataset, table = Counted(), torch.rand(ROWS)
     callback = ExampleSelection(RatedSubset(0.25, hard=True), ratings=table)
-    module = trained(kit, callback, dataset, max_epochs=2)
+    module = trained(solo, callback, dataset, max_epochs=2)
     order = torch.Generator().manual_seed(5)
     batches = iter(DataLoader(torch.arange(ROWS), BATCH, shuffle=True, generator=order))
     first = next(batches)
@@ -83,9 +83,9 @@ def test_the_highest_rated_are_trained_and_no_others_loaded(kit: Any) -> None:
     assert (counters.seen, counters.scored, counters.trained) == (2 * ROWS, 0, ROWS // 2)
 
 
-def test_on_request_all_are_loaded(kit: Any) -> None:
+def test_on_request_all_are_loaded(solo: Any) -> None:
     dataset = Counted()
-    trained(kit, ExampleSelection(RatedSubset(0.25), ratings=torch.rand(ROWS), skip_loading=False), dataset)
+    trained(solo, ExampleSelection(RatedSubset(0.25), ratings=torch.rand(ROWS), skip_loading=False), dataset)
     assert len(dataset.loaded) == ROWS
 
 
@@ -97,18 +97,18 @@ def test_on_request_all_are_loaded(kit: Any) -> None:
         (Stratified(RatedSubset(0.25)), True),
     ],
 )
-def test_wrapped_selectors_get_ratings_and_labels(kit: Any, selector: Any, loads_all: bool) -> None:
+def test_wrapped_selectors_get_ratings_and_labels(solo: Any, selector: Any, loads_all: bool) -> None:
     dataset = Counted()
-    module = trained(kit, callback := ExampleSelection(selector, ratings=torch.rand(ROWS)), dataset)
+    module = trained(solo, callback := ExampleSelection(selector, ratings=torch.rand(ROWS)), dataset)
     assert [len(step) for step in module.steps] == [3] * 4
     assert (len(dataset.loaded) == ROWS) is loads_all
     assert callback.counters.scored == 0
 
 
-def test_a_table_of_another_data_set_is_refused(kit: Any) -> None:
+def test_a_table_of_another_data_set_is_refused(solo: Any) -> None:
     message = "one rating for each training example, but 7 ratings came with 48 examples"
     with pytest.raises(ValueError, match=message):
-        trained(kit, ExampleSelection(RatedSubset(0.25), ratings=torch.rand(7)), Counted())
+        trained(solo, ExampleSelection(RatedSubset(0.25), ratings=torch.rand(7)), Counted())
 
 
 @pytest.mark.parametrize("table", [torch.rand(3, 2), torch.tensor([1.0, float("nan")]), torch.arange(4), torch.rand(0)])
@@ -122,55 +122,55 @@ def test_what_does_not_rate_is_refused() -> None:
         ExampleSelection(RatedSubset(0.25), ratings=FirstFeature())  # type: ignore[arg-type] - that is the point
 
 
-def test_ratings_need_a_selector_that_looks_at_them(kit: Any) -> None:
+def test_ratings_need_a_selector_that_looks_at_them(solo: Any) -> None:
     with pytest.raises(ValueError, match=r"does not\. Use RatedSubset"):
-        trained(kit, ExampleSelection(TopLoss(0.25), ratings=torch.rand(ROWS)), Counted())
+        trained(solo, ExampleSelection(TopLoss(0.25), ratings=torch.rand(ROWS)), Counted())
 
 
-def test_across_ranks_is_refused(kit: Any) -> None:
+def test_across_ranks_is_refused(solo: Any) -> None:
     with pytest.raises(ValueError, match="each rank then chooses among its own rows"):
-        trained(kit, ExampleSelection(RatedSubset(0.25), ratings=torch.rand(ROWS), across_ranks=True), Counted())
+        trained(solo, ExampleSelection(RatedSubset(0.25), ratings=torch.rand(ROWS), across_ranks=True), Counted())
 
 
 # ---------------------------------------------------------------------- a frozen rater
 
 
-def test_a_rater_rates_each_batch(kit: Any) -> None:
+def test_a_rater_rates_each_batch(solo: Any) -> None:
     dataset = Counted()
     callback = ExampleSelection(RatedSubset(0.25, hard=True), ratings=artifact(FirstFeature()))
-    module = trained(kit, callback, dataset)
+    module = trained(solo, callback, dataset)
     batches = DataLoader(torch.arange(ROWS), BATCH, shuffle=True, generator=torch.Generator().manual_seed(5))
     for step, batch in zip(module.steps, batches, strict=True):
         assert set(step) == set(batch[dataset.x[batch, 0].argsort(descending=True)[:3]].tolist())
     assert callback.counters.scored == 0
 
 
-def test_from_its_folder(kit: Any, tmp_path: Any) -> None:
+def test_from_its_folder(solo: Any, tmp_path: Any) -> None:
     artifact(StatisticsRater(4)).save(tmp_path / "rater")
     callback = ExampleSelection(RatedSubset(0.25), ratings=tmp_path / "rater")
-    trained(kit, callback, Counted())
+    trained(solo, callback, Counted())
     assert callback.counters.scored == ROWS  # it looks at the statistics of the module
 
 
-def test_statistics_need_a_scoring_pass(kit: Any) -> None:
+def test_statistics_need_a_scoring_pass(solo: Any) -> None:
     callback = ExampleSelection(RatedSubset(0.25), ratings=artifact(StatisticsRater(4)), scoring="ledger")
     with pytest.raises(ValueError, match="needs a scoring pass over every batch"):
-        trained(kit, callback, Counted())
+        trained(solo, callback, Counted())
 
 
-def test_a_rating_that_is_not_finite_raises(kit: Any) -> None:
+def test_a_rating_that_is_not_finite_raises(solo: Any) -> None:
     callback = ExampleSelection(RatedSubset(0.25), ratings=artifact(FirstFeature(bad=True)))
     with pytest.raises(FloatingPointError, match="the ratings of batch 0"):
-        trained(kit, callback, Counted())
+        trained(solo, callback, Counted())
 
 
-def test_or_is_never_trained(kit: Any) -> None:
+def test_or_is_never_trained(solo: Any) -> None:
     dataset = Counted()
     dataset.x[::2, 0] = float("nan")
     rows = artifact(FirstFeature())
     rows.fields = lambda batch: {"inputs": batch[0]}
     callback = ExampleSelection(RatedSubset(0.25), ratings=rows, nonfinite="drop")
-    module = trained(kit, callback, dataset)
+    module = trained(solo, callback, dataset)
     assert all(i % 2 for step in module.steps for i in step)
 
 
@@ -180,34 +180,34 @@ FAVOURITE = torch.where(torch.arange(400) % CLASSES == 0, 5.0, 0.0)
 
 
 @pytest.mark.parametrize(("dataset", "skip"), [(Counted(400), None), (Counted(400), False)])
-def test_a_starved_class_is_warned_of(kit: Any, dataset: Any, skip: bool | None) -> None:
+def test_a_starved_class_is_warned_of(solo: Any, dataset: Any, skip: bool | None) -> None:
     callback = ExampleSelection(RatedSubset(0.2, hard=True), ratings=FAVOURITE, skip_loading=skip)
     with pytest.warns(UserWarning, match=r"Selection starves classes 1 .*, 2"):
-        trained(kit, callback, dataset, max_epochs=4)
+        trained(solo, callback, dataset, max_epochs=4)
     ratios = callback.kept_labels.ratios()
     assert ratios[0] > 2.5
     assert ratios[2] < 0.1
 
 
-def test_no_class_is_starved_by_a_draw(kit: Any) -> None:
+def test_no_class_is_starved_by_a_draw(solo: Any) -> None:
     callback = ExampleSelection(RatedSubset(0.2), ratings=torch.rand(400))
-    trained(kit, callback, Counted(400), max_epochs=2)  # where a warning is an error
+    trained(solo, callback, Counted(400), max_epochs=2)  # where a warning is an error
     assert callback.kept_labels.ratios().min() > 0.7
 
 
-def test_the_histogram_is_logged(kit: Any) -> None:
-    logger = kit.logger()
+def test_the_histogram_is_logged(solo: Any) -> None:
+    logger = solo.logger()
     callback = ExampleSelection(RatedSubset(0.5), ratings=torch.rand(ROWS))
-    trained(kit, callback, Counted(), logger=logger)
+    trained(solo, callback, Counted(), logger=logger)
     row = [row for _, row in logger.rows if "select/kept_label_0" in row][-1]
     counted = {f"select/kept_label_{c}" for c in range(CLASSES)}
     assert counted <= row.keys()
     assert row["select/kept_label_least"] == min(row[name] for name in counted)
 
 
-def test_labels_that_show_only_in_batches_are_counted_where_all_are_loaded(kit: Any) -> None:
+def test_labels_that_show_only_in_batches_are_counted_where_all_are_loaded(solo: Any) -> None:
     callback = ExampleSelection(RatedSubset(0.5), ratings=torch.rand(ROWS), skip_loading=False)
-    trained(kit, callback, Hidden())
+    trained(solo, callback, Hidden())
     assert callback.kept_labels.seen.sum() == pytest.approx(ROWS, rel=0.01)
 
 
