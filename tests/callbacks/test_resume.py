@@ -59,6 +59,7 @@ def test_resumed_runs_end_alike(tmp_path: Path, name: str, save: str) -> None:
     assert resumed_differences(tmp_path, name, save, most=1) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SELECTORS)
 def test_every_selector_goes_on(tmp_path: Path, name: str) -> None:
     assert resumed_differences(tmp_path, name, "within the epoch", most=1, epochs=2) == {}
