@@ -219,13 +219,19 @@ def nothing(*_: Any, **__: Any) -> Any:
 def without_stream(index: int) -> Any:
     """The guard of the random streams, but for one of them."""
     original = no_trace._random_streams
-    return lambda module: [restore for i, restore in enumerate(original(module)) if i != index]
+    return lambda *given: [restore for i, restore in enumerate(original(*given)) if i != index]
 
 
 def unless(forgotten: Any) -> Any:
     """The guard of attributes, but for those of some modules."""
     original = no_trace._attributes
-    return lambda modules: original([module for module in modules if not forgotten(module)])
+    return lambda modules, *given: original([module for module in modules if not forgotten(module)], *given)
+
+
+def set_for_good(modules: Any, training: Any) -> Any:
+    """The guard of flags, but for putting them back."""
+    no_trace._put(modules, [training] * len(modules))
+    return nothing()
 
 
 def is_metric(module: nn.Module) -> bool:
@@ -256,7 +262,7 @@ def loud(*names: str, loggers: bool = False) -> Any:
 
 
 GUARDS = {
-    "flags": (Nosy, "eval", no_trace, "_flags", nothing, "/weights"),
+    "flags": (Nosy, "eval", no_trace, "_flags", set_for_good, "/weights"),
     "buffers in eval mode": (Nosy, "eval", no_trace, "_buffers", nothing, "/weights and buffers/average"),
     "buffers in train mode": (Nosy, "train", no_trace, "_buffers", nothing, "/weights and buffers/net.1.running_mean"),
     "metrics in eval mode": (

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from litselect.scoring import ScoringPass, no_trace
-from litselect.scoring.no_trace import NoTrace
+from litselect.scoring.no_trace import NoTrace, TraceMemory
+from litselect.scoring.numpy_stream import NumpyStream
+from litselect.scoring.tensor_copies import TensorCopies
 
 X, Y = torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
 
@@ -247,13 +249,29 @@ def none(*_: Any) -> Any:
     return []
 
 
+def set_for_good(modules: list[nn.Module], training: bool) -> Any:
+    no_trace._put(modules, [training] * len(modules))
+    return nothing()
+
+
+class Forgetful(TensorCopies):
+    """Copies nothing."""
+
+    def save(self, tensors: list[Tensor]) -> None:
+        pass
+
+
+def forgetful() -> TraceMemory:
+    return TraceMemory(Forgetful())
+
+
 GUARDS: dict[str, tuple[str, Callable[..., Any], str]] = {
     "random streams": ("_random_streams", none, "torch"),
-    "flags": ("_flags", nothing, ".training"),
+    "flags": ("_flags", set_for_good, ".training"),
     "buffers": ("_buffers", nothing, ".moved"),
     "attributes": ("_attributes", none, ".count"),
     "contents": ("_contents", none, ".outputs"),
-    "tensors": ("_tensor", nothing, ".average"),
+    "tensors": ("TraceMemory", forgetful, ".average"),
 }
 
 
@@ -281,7 +299,7 @@ def test_each_guard_covers_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None
     generators = {".generator", ".python_generator", ".numpy_generator"}
     for helper, replacement, covered in (
         ("_buffers", nothing, {*STATISTICS, ".replaced is", ".late", "inner.added"}),
-        ("_tensor", nothing, {*STATISTICS, ".hidden", ".average", ".running"}),
+        ("TraceMemory", forgetful, {*STATISTICS, ".hidden", ".average", ".running"}),
         ("_random_streams", none, {"torch", "numpy", "python"}),
         ("_contents", none, {*generators, ".nested", ".table", ".ordered", ".recent", ".running"}),
         ("_attributes", none, {*metrics, "accuracy._update_count", "inner.calls", ".fresh", "inner.cache"}),
@@ -399,3 +417,81 @@ def test_without_the_guard_gradients_are_zeroed(monkeypatch: pytest.MonkeyPatch)
         left = differences(before, trace(module))
     assert "head.weight.grad" in left
     assert "inner.layer.weight" in left  # requires_grad
+
+
+# ---------------------------------------------------------------------- what one pass leaves for the next
+
+
+def test_memory_of_the_pass_before_holds_no_stale_content() -> None:
+    """Buffers move between two passes, with a new version and without one, and are replaced by others."""
+    module, memory = busy(), TraceMemory()
+    for turn in range(4):
+        module.norm(X + turn)
+        module.average.data.fill_(turn)  # no new version
+        module.running += 1
+        module.moved = torch.full((2,), float(turn)) if turn % 2 else module.moved
+        module.hidden.data = torch.full((2 + turn % 2,), float(turn))
+        before = trace(module)
+        assert ScoringPass("train").examine(module, (X, Y), 8, step=module.training_step, memory=memory) is not None
+        assert differences(before, trace(module)) == set()
+
+
+def test_copies_are_kept_for_the_next_pass() -> None:
+    copies, tensors = TensorCopies(), [torch.zeros(3), torch.zeros(2, 2)]
+    copies.save(tensors)
+    places = [copy.data_ptr() for _, copy in copies._copies.values()]
+    copies.save(tensors)
+    assert [copy.data_ptr() for _, copy in copies._copies.values()] == places
+    copies.save(tensors[:1])
+    assert len(copies._copies) == 1
+
+
+def numpy_state() -> str:
+    return str(np.random.get_state(legacy=False))  # noqa: NPY002
+
+
+@contextmanager
+def own_numpy() -> Iterator[None]:
+    generator, state = np.random.get_bit_generator(), np.random.get_state(legacy=False)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_bit_generator(generator)
+        np.random.set_state(state)  # noqa: NPY002
+
+
+DRAWS: dict[str, Callable[[], object]] = {
+    "nothing": lambda: None,
+    "uniform": lambda: np.random.rand(3),  # noqa: NPY002
+    "normal": lambda: np.random.randn(),  # noqa: NPY002 - makes two and keeps one
+    "seed": lambda: np.random.seed(7),  # noqa: NPY002
+    "other generator": lambda: np.random.set_bit_generator(np.random.PCG64(3)),
+}
+
+
+@pytest.mark.parametrize("before", list(DRAWS))
+@pytest.mark.parametrize("inside", list(DRAWS))
+def test_numpy_stream(before: str, inside: str) -> None:
+    """Whatever was drawn before a pass and inside it, the pass after next included."""
+    stream = NumpyStream()
+    with own_numpy():
+        for _ in range(3):
+            DRAWS[before]()
+            expected, generator = numpy_state(), np.random.get_bit_generator()
+            stream.save()
+            DRAWS[inside]()
+            stream.restore()
+            assert np.random.get_bit_generator() is generator
+            assert numpy_state() == expected
+
+
+def test_a_stream_that_stands_still_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with own_numpy():
+        np.random.seed(0)  # noqa: NPY002
+        stream, reads = NumpyStream(), []
+        get = np.random.get_state
+        monkeypatch.setattr(np.random, "get_state", lambda legacy: (reads.append(1), get(legacy))[1])
+        for _ in range(3):
+            stream.save()
+            stream.restore()
+        assert len(reads) == 1

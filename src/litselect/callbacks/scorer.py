@@ -10,6 +10,7 @@ from torch import Tensor
 from litselect.callbacks.finite_guard import FiniteGuard
 from litselect.callbacks.quiet import quiet
 from litselect.scoring import CaptureError, Scores
+from litselect.scoring.no_trace import TraceMemory
 from litselect.scoring.rows import take_rows
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Scorer:
         self._callback, self._trainer, self._module, self._guard = callback, trainer, module, guard
         self.scores: Scores | None = None
         self._wants: frozenset[str] = frozenset()
+        self._memory = TraceMemory()
 
     def know(
         self, batch: Any, batch_idx: int, n: int, ids: Tensor | None, *, selecting: bool, chosen: bool
@@ -124,13 +126,12 @@ class Scorer:
             return module.training_step(*build_arguments(OrderedDict(), candidates, batch_idx).values())
 
         manual = not module.automatic_optimization
+        source: dict[str, Any] = {"step": step, "loss_fn": callback.loss_fn, "gradients": manual}
         with quiet(trainer, module), trainer.precision_plugin.train_step_context():
-            scores = callback.scoring.examine(module, batch, n, step=step, loss_fn=callback.loss_fn, gradients=manual)
+            scores = callback.scoring.examine(module, batch, n, memory=self._memory, **source)
             if scores is not None and not callback.verified:
                 callback.checks += 1
-                settled = callback.scoring.verify(
-                    module, batch, n, scores.losses, step=step, loss_fn=callback.loss_fn, gradients=manual
-                )
+                settled = callback.scoring.verify(module, batch, n, scores.losses, **source)
                 callback.verified = settled or callback.checks == _CHECKS
                 if callback.memory is not None:
                     callback.memory.check(scores)

@@ -64,6 +64,7 @@ class LossCapture(TorchFunctionMode):
         self._elements: list[Tensor] = []  # leaves that were handed out unreduced
         self._rowful: dict[int, Tensor] = {}  # what became of those, while it still has a row per example
         self._sums: dict[int, Tensor] = {}  # sums over the examples, and what became of those
+        self._handed_out: tuple[Tensor | None, int] = None, 0  # the last mean or sum, as the step got it
         self._blank = False  # whether every loss that is seen is made nothing of
 
     def run(self, step: Callable[[], Any]) -> Float[Tensor, " batch"] | None:
@@ -134,6 +135,9 @@ class LossCapture(TorchFunctionMode):
             self._keep_logits(call.arguments["input"], call.arguments["target"])
         if call.reduction == "none":
             return self._as_elements(elements)
+        if call.reduction == "mean" and elements.numel() == self.n and call.function is not F.ctc_loss:
+            # An example's mean is over one element; if that is ignored, it is zero already.
+            return self._as_reduced(function(*args, **kwargs), elements.reshape(self.n), is_sum=False)
         counts = call.counts(elements)
         if (lengths := call.own_lengths()) is not None:
             rows = rows / lengths.to(rows).reshape(-1, 1)
@@ -203,6 +207,7 @@ class LossCapture(TorchFunctionMode):
             result = leaf.clone()  # no leaf, so that `loss += ...` is allowed
         if is_sum:
             self._sums[id(result)] = result
+        self._handed_out = result, result._version
         return result
 
     def _as_elements(self, elements: Tensor) -> Tensor:
@@ -226,6 +231,8 @@ class LossCapture(TorchFunctionMode):
     # ------------------------------------------------------------------ the result
 
     def _attribute(self, total: Tensor) -> Float[Tensor, " batch"]:
+        if len(self._reduced) == 1 and not self._elements and self._is_handed_out(total):
+            return self._reduced[0][1].detach().float()  # the derivative of a loss by itself is 1
         leaves = [leaf for leaf, _ in self._reduced] + self._elements
         with torch.enable_grad():
             found = torch.autograd.grad(total, leaves, torch.ones_like(total), retain_graph=True, allow_unused=True)
@@ -239,6 +246,11 @@ class LossCapture(TorchFunctionMode):
             if derivative is not None:  # reduced in a way of its own: each element's share of the total
                 losses += self.n * cast("Tensor", self._rows(derivative * elements.detach())).sum(1)
         return losses.detach()
+
+    def _is_handed_out(self, total: Tensor) -> bool:
+        """Whether the step's loss is a loss function's result, as it was; that of a sum is one all the same."""
+        result, version = self._handed_out
+        return total is result and total._version == version
 
     def _explain(self, output: Any) -> str:
         shown = f"{type(output).__name__}{tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__

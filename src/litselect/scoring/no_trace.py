@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -13,11 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from litselect.scoring.numpy_stream import NumpyStream
+from litselect.scoring.tensor_copies import TensorCopies
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _INTERNAL = frozenset(nn.Module().__dict__)  # what a bare module has: guarded on its own or not written by a forward
 _CONTAINERS = frozenset({list, dict, set, deque, defaultdict, OrderedDict, Counter})
+_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
+_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
+_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
+_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
+_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
+_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
+_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
+_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
+_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
 
 
 class NoTrace(AbstractContextManager["NoTrace"]):
@@ -33,28 +46,34 @@ class NoTrace(AbstractContextManager["NoTrace"]):
         module: the module that runs inside.
         training: the train/eval flag of all its modules inside; ``None`` leaves them.
         gradients: whether the pass could touch gradients (manual optimization).
+        memory: what earlier passes through the same module left, to be used again.
     """
 
-    def __init__(self, module: nn.Module, *, training: bool | None = False, gradients: bool = False) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        training: bool | None = False,
+        gradients: bool = False,
+        memory: TraceMemory | None = None,
+    ) -> None:
         self._module = module
         self._training = training
         self._guard_gradients = gradients
+        self._memory = TraceMemory() if memory is None else memory
 
     def __enter__(self) -> NoTrace:
-        modules = list(self._module.modules())
-        self._restore: list[Callable[[], None]] = [
-            *_random_streams(self._module),
-            *(_buffers(cast("Any", module)._buffers) for module in modules),
-            *_attributes(modules),
-            _flags(modules),
-        ]
+        modules = self.modules = modules_of(self._module)
+        tensors: list[Tensor] = []
+        restore = _random_streams(device_of(modules), self._memory.numpy)
+        restore += [_buffers(cast("Any", module)._buffers, tensors) for module in modules]
+        restore += _attributes(modules, tensors)
+        self._memory.copies.save(tensors)
+        # Contents first: what is put back in its place afterwards has them already.
+        self._restore: list[Callable[[], None]] = [self._memory.copies.restore, *restore]
         if self._guard_gradients:
             self._restore.append(_gradients(self._module))
-        if self._training is not None:
-            for module in modules:
-                # Not module.eval(), which users override (to keep a backbone frozen, say).
-                if module.training != self._training:
-                    module.training = self._training
+        self._restore.append(_flags(modules, self._training))
         return self
 
     def __exit__(
@@ -62,17 +81,43 @@ class NoTrace(AbstractContextManager["NoTrace"]):
     ) -> None:
         for restore in self._restore:
             restore()
-        del self._restore
+        del self._restore, self.modules
 
 
-def _random_streams(module: nn.Module) -> list[Callable[[], None]]:
-    cpu, numpy, python = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002 - the user's
+@dataclass
+class TraceMemory:
+    """What one pass through a module leaves for the next, so that it need not be made again."""
+
+    copies: TensorCopies = field(default_factory=TensorCopies)
+    numpy: NumpyStream = field(default_factory=NumpyStream)
+
+
+def modules_of(module: nn.Module) -> list[nn.Module]:
+    """`module` and all that it holds, each once; ``module.modules()`` takes several times as long."""
+    found: dict[int, nn.Module] = {}
+    waiting: list[nn.Module] = [module]
+    while waiting:
+        child = waiting.pop()
+        if id(child) not in found:
+            found[id(child)] = child
+            waiting.extend(inner for inner in child._modules.values() if inner is not None)
+    return list(found.values())
+
+
+def device_of(modules: list[nn.Module]) -> torch.device:
+    """Where the first parameter is."""
+    found = (p.device for module in modules for p in module._parameters.values() if p is not None)
+    return next(found, torch.device("cpu"))
+
+
+def _random_streams(device: torch.device, numpy: NumpyStream) -> list[Callable[[], None]]:
+    cpu, python = torch.get_rng_state(), random.getstate()
+    numpy.save()
     found: list[Callable[[], None]] = [
         lambda: torch.set_rng_state(cpu),
-        lambda: np.random.set_state(numpy),  # noqa: NPY002 - the user's
+        numpy.restore,
         lambda: random.setstate(python),
     ]
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
     if device.type != "cpu":
         accelerator = getattr(torch, device.type)
         state = accelerator.get_rng_state(device) if device.type == "cuda" else accelerator.get_rng_state()
@@ -84,24 +129,29 @@ def _random_streams(module: nn.Module) -> list[Callable[[], None]]:
     return found
 
 
-def _flags(modules: list[nn.Module]) -> Callable[[], None]:
+def _flags(modules: list[nn.Module], training: bool | None) -> Callable[[], None]:
+    """Set all flags to `training`; not by ``module.eval()``, which users override (to keep a backbone frozen, say)."""
     flags = [module.training for module in modules]
+    if training is not None and not all(flag is training for flag in flags):
+        _put(modules, [training] * len(flags))
+    return lambda: _put(modules, flags)
 
-    def restore() -> None:
-        for module, flag in zip(modules, flags, strict=True):
-            if module.training != flag:
+
+def _put(modules: list[nn.Module], flags: list[bool]) -> None:
+    for module, flag in zip(modules, flags, strict=True):
+        if module.training != flag:
+            own = module.__dict__
+            if "training" in own:  # not of a scripted module
+                own["training"] = flag  # nn.Module.__setattr__ takes 5 us
+            else:
                 module.training = flag
 
-    return restore
 
-
-def _buffers(owned: dict[str, Tensor | None]) -> Callable[[], None]:
+def _buffers(owned: dict[str, Tensor | None], tensors: list[Tensor]) -> Callable[[], None]:
     saved = dict(owned.items())  # of a scripted module, it is no dict
-    contents = [_tensor(buffer) for buffer in saved.values() if buffer is not None]
+    tensors += [buffer for buffer in saved.values() if buffer is not None]
 
     def restore() -> None:
-        for content in contents:
-            content()
         for name in set(owned.keys()) - saved.keys():
             del owned[name]
         for name, buffer in saved.items():
@@ -111,43 +161,27 @@ def _buffers(owned: dict[str, Tensor | None]) -> Callable[[], None]:
     return restore
 
 
-def _tensor(tensor: Tensor) -> Callable[[], None]:
-    if tensor.is_inference():
-        return lambda: None  # nothing may change it in place
-    content, version, graph = tensor.detach().clone(), tensor._version, tensor.requires_grad
-    statistics = tensor.ndim == 1 and tensor.is_floating_point() and tensor.stride() == (1,)
-
-    def restore() -> None:
-        if tensor._version != version:
-            with torch.no_grad():
-                tensor.copy_(content)
-        elif statistics:
-            tensor.data.copy_(content)  # batch_norm writes running averages without a new version
-        if tensor.requires_grad and not graph:
-            tensor.detach_()  # the loss was added to it
-
-    return restore
-
-
-def _attributes(modules: list[nn.Module]) -> list[Callable[[], None]]:
+def _attributes(modules: list[nn.Module], tensors: list[Tensor]) -> list[Callable[[], None]]:
     restore: list[Callable[[], None]] = []
     known: set[int] = set()
     for module in modules:
         own = module.__dict__
-        saved = {name: own[name] for name in own.keys() - _INTERNAL}
-        restore.append(partial(_rebind, own, saved))
+        saved = {name: value for name, value in own.items() if name not in _INTERNAL}
+        restore.append(partial(_rebind, own, saved, len(own)))
         for value in saved.values():
-            _contents(value, restore, known)
+            if type(value) not in _PLAIN:
+                _contents(value, restore, known, tensors)
     return restore
 
 
-def _rebind(own: dict[str, Any], saved: dict[str, Any]) -> None:
-    for name in own.keys() - _INTERNAL - saved.keys():
-        del own[name]
+def _rebind(own: dict[str, Any], saved: dict[str, Any], size: int) -> None:
     own.update(saved)
+    if len(own) != size:
+        for name in own.keys() - _INTERNAL - saved.keys():
+            del own[name]
 
 
-def _contents(value: Any, restore: list[Callable[[], None]], known: set[int]) -> None:
+def _contents(value: Any, restore: list[Callable[[], None]], known: set[int], tensors: list[Tensor]) -> None:
     """How to put back what `value` holds, if it is of a kind that is changed in place."""
     kind = cast("type[Any]", type(value))
     if id(value) in known:
@@ -158,10 +192,9 @@ def _contents(value: Any, restore: list[Callable[[], None]], known: set[int]) ->
         restore.append(partial(_refill, value, content))
         items = cast("list[Any]", [*content.values()] if isinstance(content, dict) else [*content])
         for item in items if isinstance(content, dict) else [item for item in items if type(item) in _CONTAINERS]:
-            _contents(item, restore, known)
+            _contents(item, restore, known, tensors)
     elif kind is Tensor and not value.requires_grad:
-        known.add(id(value))
-        restore.append(_tensor(value))
+        tensors.append(value)
     elif kind is torch.Generator:
         restore.append(partial(value.set_state, value.get_state()))
     elif kind is random.Random:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from litselect.scoring.capture_check import REMEDY, CaptureCheck
 from litselect.scoring.loss_capture import CaptureError, LossCapture
-from litselect.scoring.no_trace import NoTrace
+from litselect.scoring.no_trace import NoTrace, TraceMemory, device_of, modules_of
 from litselect.scoring.rows import take_rows
 from litselect.scoring.scores import Scores
 
@@ -79,6 +79,7 @@ class ScoringPass:
         step: Callable[[Any], Any] | None = None,
         loss_fn: LossFunction | None = None,
         gradients: bool = False,
+        memory: TraceMemory | None = None,
     ) -> Scores | None:
         """Score `batch`.
 
@@ -89,6 +90,7 @@ class ScoringPass:
             step: the training step as a function of the batch, for capture.
             loss_fn: ``loss_fn(module, batch) -> Tensor[N]``, in place of capture.
             gradients: whether the step could touch gradients (manual optimization).
+            memory: what the pass before, through the same module, left for this one to use again.
 
         Returns:
             The losses, and from capture also logits and targets where the step computes a cross-entropy; ``None`` where
@@ -101,7 +103,7 @@ class ScoringPass:
         source = self._source(module, step, loss_fn)
         while True:
             try:
-                with self.without_trace(module, gradients):
+                with self.without_trace(module, gradients, memory):
                     if self.chunk is None or self.chunk >= n:
                         return source(batch, n)
                     return _in_chunks(source, batch, n, self.chunk)
@@ -160,18 +162,20 @@ class ScoringPass:
         check.whole(source["step"], min(n, self.chunk or n), lambda: other.without_trace(module, gradients))
         return settled
 
-    def without_trace(self, module: nn.Module, gradients: bool) -> AbstractContextManager[Any]:
+    def without_trace(
+        self, module: nn.Module, gradients: bool, memory: TraceMemory | None = None
+    ) -> AbstractContextManager[Any]:
         """A context in which `module` can be run in this pass's mode and precision, and is then as it was."""
-        stack = ExitStack()
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(NoTrace(module, training=self.mode == "train", gradients=gradients))
-        if self.precision == "bf16":
-            device = next((p.device.type for p in module.parameters()), "cpu")
-            stack.enter_context(torch.autocast(device, torch.bfloat16))
-        if is_compiled(module):
-            # Capture reads the step's own Python, which a compiled graph no longer runs.
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        return stack
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            guard = NoTrace(module, training=self.mode == "train", gradients=gradients, memory=memory)
+            modules = stack.enter_context(guard).modules
+            if self.precision == "bf16":
+                stack.enter_context(torch.autocast(device_of(modules).type, torch.bfloat16))
+            if is_compiled(module, modules):
+                # Capture reads the step's own Python, which a compiled graph no longer runs.
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            return stack.pop_all()
 
     def __repr__(self) -> str:
         return f"ScoringPass({self.mode!r}, precision={self.precision!r})"
@@ -213,8 +217,9 @@ def _validated(losses: Any, n: int, source: str) -> Tensor:
     return losses.detach().float()
 
 
-def is_compiled(module: nn.Module) -> bool:
-    """Whether any part was compiled: by Lightning, as a wrapper, or in place."""
+def is_compiled(module: nn.Module, modules: list[nn.Module] | None = None) -> bool:
+    """Whether any part was compiled: by Lightning, as a wrapper, or in place. `modules` are all parts, if known."""
     return getattr(module, "_compiler_ctx", None) is not None or any(
-        hasattr(child, "_orig_mod") or cast("Any", child)._compiled_call_impl is not None for child in module.modules()
+        "_orig_mod" in child._modules or cast("Any", child)._compiled_call_impl is not None
+        for child in (modules_of(module) if modules is None else modules)
     )

@@ -24,7 +24,8 @@ def inclusion_probabilities(law: Float[Tensor, " batch"], k: int) -> Float[Tenso
 
     :math:`\pi_i = \min(1, c\, p_i)` with the c for which :math:`\sum_i \pi_i = k`: rows that would exceed 1 are
     capped and the rest is scaled further until none does. Rows of zero probability share what the others can't take.
-    Exact, by one sort, without a host sync.
+    Exact, by one sort, without a host sync: as :math:`\sum_i \min(1, c\, p_i) \le m + c \sum_{i > m} p_i` for
+    whichever m rows are capped, c is the largest of :math:`(k - m) / \sum_{i > m} p_i` over the m largest rows.
 
     Args:
         law: ``[N]`` probabilities that are to be kept in proportion, >= 0.
@@ -38,16 +39,9 @@ def inclusion_probabilities(law: Float[Tensor, " batch"], k: int) -> Float[Tenso
     """
     n = law.numel()
     law = law.clamp_min(torch.finfo(law.dtype).tiny)
-    ascending = law.sort().values
-    # With the m largest capped, the others share k - m in proportion. Summing from the smallest on keeps tiny
-    # probabilities exact.
-    rest = ascending.cumsum(0).flip(0)[:k]  # rest[m]: sum of all but the m largest
-    to_share = k - torch.arange(k, device=law.device, dtype=law.dtype)
-    largest_uncapped = ascending.flip(0)[:k]
-    fits = to_share * largest_uncapped <= rest * (1 + 4 * n * torch.finfo(law.dtype).eps)
-    capped = fits.to(torch.int64).argmax()  # the first m that needs no further capping; m = k - 1 never does
-    scale = to_share.gather(0, capped[None]) / rest.gather(0, capped[None])
-    return (law * scale).clamp_max(1.0)
+    rest = law.sort().values.cumsum(0)[n - k :]  # of all but the k-1, k-2, ... 0 largest; the smallest are summed first
+    scale = (torch.arange(1, k + 1, device=law.device, dtype=law.dtype) / rest).amax()
+    return (law * scale).clamp_max_(1.0)
 
 
 def floored_probabilities(
@@ -117,9 +111,9 @@ def systematic_sample(
         ``[k]`` int64, in no particular order.
     """
     permutation = order.argsort()
-    lengths = inclusion[permutation]
+    lengths = inclusion.index_select(0, permutation)
     ends = lengths.cumsum(0)
-    teeth = torch.floor(ends * (k / ends[-1]) + start)  # the last end is k, whatever the rounding of the sum
+    teeth = (ends * (k / ends[-1])).add_(start).floor_()  # the last end is k, whatever the rounding of the sum
     hits = torch.diff(teeth, prepend=teeth.new_zeros(1)).clamp_max(1) + (lengths >= 1)
     # topk rather than nonzero: its size is known to the host, and a tooth that rounding moved costs no row (least of
     # all one that is certain, which is why those count double).

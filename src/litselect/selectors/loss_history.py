@@ -45,7 +45,8 @@ class LossHistory:
         self._ring = self._ring.to(losses.device)
         first = min(n, size - self._next)
         self._ring[self._next : self._next + first] = losses[:first]
-        self._ring[: n - first] = losses[first:]
+        if first < n:
+            self._ring[: n - first] = losses[first:]
         self._next = (self._next + n) % size
         self._filled = min(size, self._filled + n)
 

@@ -113,8 +113,10 @@ class LossPercentile(Selector):
             law = (percentile**self.beta).clamp_min(self.floor)
             rows = (self.uniform(n, device) < law).nonzero().squeeze(1)
             return Selection(rows, inclusion=law[rows])
-        first = percentile == 1  # no rank of a known loss is: it is above half of itself
-        hardest = percentile.masked_fill(first, 0).amax().clamp_min(torch.finfo(percentile.dtype).tiny)
+        first, hardest = None, percentile.amax()
+        if percentiles is not None:
+            first = percentile == 1  # no rank of a known loss is: it is above half of itself
+            hardest = percentile.masked_fill(first, 0).amax().clamp_min(torch.finfo(percentile.dtype).tiny)
         law = (percentile / hardest) ** self.beta  # c takes up any factor; this one prevents underflow
         draws = self.uniform(n + 1, device)
         inclusion = floored_probabilities(law, k, self.floor, first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Set
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -293,6 +294,8 @@ class Selector(ABC):
 
 def _broken_rows(name: str, scores: Tensor) -> int:
     """How many rows hold something that can't be ranked. Masked logits are -inf by intent: there only NaN is wrong."""
+    if scores.is_floating_point() and name not in _SHARES and math.isfinite(scores.detach().sum().item()):
+        return 0  # NaN and inf stay in a sum, and this takes a quarter of the time
     if name in _SHARES:
         fine = (scores >= 0) & (scores <= 1)
     else:

@@ -1,0 +1,49 @@
+"""What tensors hold, kept while a module runs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class TensorCopies:
+    """Copies of tensors that a forward pass may write to, in memory that is used again by the next pass.
+
+    Cost: one copy of each tensor a pass, and one back of those that were, or may have been, written to.
+    """
+
+    def __init__(self) -> None:
+        self._copies: dict[int, tuple[Tensor, Tensor]] = {}  # by id: the tensor, which keeps the id alive, and a copy
+        self._saved: list[tuple[Tensor, Tensor, int, bool]] = []  # with its version, and whether it has a graph
+
+    def save(self, tensors: list[Tensor]) -> None:
+        """Copy `tensors`; copies of others are given up."""
+        copies: dict[int, tuple[Tensor, Tensor]] = {}
+        for tensor in tensors:
+            if id(tensor) in copies or tensor.is_inference():  # nothing may change those in place
+                continue
+            old = self._copies.get(id(tensor))
+            fits = old is not None and old[0] is tensor and _alike(old[1], tensor)
+            copies[id(tensor)] = (tensor, old[1] if old is not None and fits else tensor.detach().clone())
+        self._copies = copies
+        pairs = list(copies.values())
+        if pairs:  # all at once: one by one takes longer than the copying
+            with torch.no_grad():
+                torch._foreach_copy_([copy for _, copy in pairs], [tensor for tensor, _ in pairs])
+        self._saved = [(tensor, copy, tensor._version, tensor.requires_grad) for tensor, copy in pairs]
+
+    def restore(self) -> None:
+        """Put back what `save` copied."""
+        saved, self._saved = self._saved, []
+        for tensor, copy, version, graph in saved:
+            if tensor._version != version:
+                with torch.no_grad():
+                    tensor.copy_(copy)
+            elif tensor.ndim == 1 and tensor.is_floating_point() and tensor.is_contiguous():
+                tensor.data.copy_(copy)  # batch_norm writes running averages without a new version
+            if tensor.requires_grad and not graph:
+                tensor.detach_()  # the loss was added to it
+
+
+def _alike(copy: Tensor, tensor: Tensor) -> bool:
+    return copy.shape == tensor.shape and copy.dtype == tensor.dtype and copy.device == tensor.device
