@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
     from litselect.callbacks.example_memory import FindIds
-    from litselect.scoring.scoring_pass import LossFunction
+    from litselect.scoring.loss_source import LossFunction
 
 
 class ExampleSelection(CallbackBase):

@@ -41,6 +41,7 @@ class Scorer:
         self.scores: Scores | None = None
         self._wants: frozenset[str] = frozenset()
         self._memory = TraceMemory()
+        self._arguments: tuple[str, ...] | None = None  # the names of what training_step takes
 
     def know(
         self, batch: Any, batch_idx: int, n: int, ids: Tensor | None, *, selecting: bool, chosen: bool
@@ -120,10 +121,12 @@ class Scorer:
     def _score(self, batch: Any, batch_idx: int, n: int, *, counted: bool = True) -> Scores | None:
         """Losses of `n` rows; on the first batch, checked to belong to their rows."""
         callback, trainer, module = self._callback, self._trainer, self._module
-        build_arguments = cast("Any", trainer.fit_loop.epoch_loop)._build_kwargs
+        if self._arguments is None:  # found out once: Lightning inspects the signature
+            self._arguments = tuple(cast("Any", trainer.fit_loop.epoch_loop)._build_kwargs(OrderedDict(), batch, 0))
+        names = self._arguments
 
         def step(candidates: Any) -> Any:
-            return module.training_step(*build_arguments(OrderedDict(), candidates, batch_idx).values())
+            return module.training_step(*(candidates if name == "batch" else batch_idx for name in names))
 
         manual = not module.automatic_optimization
         source: dict[str, Any] = {"step": step, "loss_fn": callback.loss_fn, "gradients": manual}

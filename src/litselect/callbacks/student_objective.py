@@ -21,7 +21,7 @@ from litselect.scoring.scoring_pass import is_compiled
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
-    from litselect.scoring.scoring_pass import LossFunction
+    from litselect.scoring.loss_source import LossFunction
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from litselect.scoring.compiled_parts import Compiled
 from litselect.scoring.numpy_stream import NumpyStream
 from litselect.scoring.tensor_copies import TensorCopies
 
@@ -90,6 +91,7 @@ class TraceMemory:
 
     copies: TensorCopies = field(default_factory=TensorCopies)
     numpy: NumpyStream = field(default_factory=NumpyStream)
+    compiled: Compiled = field(default_factory=dict)
 
 
 def modules_of(module: nn.Module) -> list[nn.Module]:
@@ -100,13 +102,14 @@ def modules_of(module: nn.Module) -> list[nn.Module]:
         child = waiting.pop()
         if id(child) not in found:
             found[id(child)] = child
-            waiting.extend(inner for inner in child._modules.values() if inner is not None)
+            waiting.extend(inner for inner in cast("Any", child)._modules.values() if inner is not None)
     return list(found.values())
 
 
 def device_of(modules: list[nn.Module]) -> torch.device:
     """Where the first parameter is."""
-    found = (p.device for module in modules for p in module._parameters.values() if p is not None)
+    own = (cast("Any", module)._parameters for module in modules)
+    found = (p.device for parameters in own for p in parameters.values() if p is not None)
     return next(found, torch.device("cpu"))
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
+_RANDOM: Any = np.random
 _WORDS: Final = 625 * 4  # bytes of a Mersenne twister: 624 words and the place among them
 
 
@@ -24,7 +25,7 @@ class NumpyStream:
 
     def save(self) -> None:
         """Note where the stream stands."""
-        generator: Any = np.random.get_bit_generator()
+        generator: Any = _RANDOM.get_bit_generator()
         words = _memory(generator)
         if generator is self._generator and not self._state["has_gauss"] and words is not None and words == self._words:
             return
@@ -33,8 +34,8 @@ class NumpyStream:
 
     def restore(self) -> None:
         """Put the stream where `save` found it."""
-        if np.random.get_bit_generator() is not self._generator:
-            np.random.set_bit_generator(self._generator)
+        if _RANDOM.get_bit_generator() is not self._generator:
+            _RANDOM.set_bit_generator(self._generator)
         elif not self._state["has_gauss"] and self._words is not None and self._words == _memory(self._generator):
             return
         np.random.set_state(self._state)  # noqa: NPY002 - the user's

@@ -39,6 +39,8 @@ def count_rows(batch: Any, expected: int = 0) -> int:
         ValueError: if `batch` has no column, columns of unequal length, or something that moves to a device but has no
             rows (the batch of a graph library).
     """
+    if _is_flat(batch) and len(rows := {tensor.shape[0] for tensor in batch}) == 1:
+        return rows.pop()
     if (packed := next(_packed(batch), None)) is not None:
         raise ValueError(
             f"Selection takes rows out of a batch, but a {type(packed).__name__} was received, of which rows can't be "
@@ -135,6 +137,8 @@ def map_columns(
     constant: Callable[[Any], object] = lambda leaf: None,
 ) -> Any:
     """Rebuild `node` with `function` applied to each column of `n` rows (and call `constant` on other leaves)."""
+    if _is_flat(node) and all(tensor.shape[0] == n for tensor in node):
+        return type(node)([function(tensor) for tensor in node])
     children = _children(node)
     if children is not None and (not isinstance(node, (list, tuple)) or _fits_children(node, n)):
         return _rebuild(node, {key: map_columns(child, n, function, constant) for key, child in children.items()})
@@ -145,6 +149,11 @@ def map_columns(
 
 
 # ---------------------------------------------------------------------- structure
+
+
+def _is_flat(node: Any) -> bool:
+    """Whether a batch is a plain list or tuple of tensors with rows, as nearly all are: the short way for those."""
+    return type(node) in (list, tuple) and bool(node) and all(type(leaf) is Tensor and leaf.ndim > 0 for leaf in node)
 
 
 def _children(node: Any) -> dict[Any, Any] | None:

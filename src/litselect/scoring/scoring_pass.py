@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -10,19 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from litselect.scoring.capture_check import REMEDY, CaptureCheck
-from litselect.scoring.loss_capture import CaptureError, LossCapture
+from litselect.scoring.capture_check import CaptureCheck
+from litselect.scoring.cheap_inputs import cheapened
+from litselect.scoring.compiled_parts import compiled_parts
+from litselect.scoring.loss_source import LossFunction, LossSource, loss_source, proxy_source
 from litselect.scoring.no_trace import NoTrace, TraceMemory, device_of, modules_of
 from litselect.scoring.rows import take_rows
 from litselect.scoring.scores import Scores
 
 if TYPE_CHECKING:
     from jaxtyping import Float
-
-LossFunction = Callable[[Any, Any], Tensor]
-"""``loss_fn(module, batch) -> Tensor[N]``."""
-
-_Source = Callable[[Any, int], "Scores | None"]
 
 
 class ScoringPass:
@@ -32,17 +30,31 @@ class ScoringPass:
     unmodified training step, by capture (see `LossCapture`). Captured losses are checked once: other rows' content
     must not change a row's loss beyond a common factor.
 
-    Cost: one forward pass over the candidates, about a third of a training step in the same precision.
+    Cost: one forward pass over the candidates, about a third of a training step in the same precision. All that makes
+    it cheaper can be combined. What each option costs and how well it ranks is measured in docs/speed.md.
 
     Args:
         mode: ``"eval"`` scores each example independently of the others; ``"train"`` with dropout and batch
             statistics, whose running averages are put back.
         precision: ``"bf16"`` runs the pass under bfloat16 autocast; ``None`` in the precision of training.
+        memory_format: of images ``[N, C, H, W]`` in the pass, such as ``torch.channels_last``.
+        resolution: what height and width of the images are multiplied by, in (0, 1): for networks that take images of
+            any size, and batches with one tensor of images ``[N, C, H, W]``. Half of it costs a quarter.
+        compile: run the module's children compiled, by ``torch.compile``: they must not compute the loss themselves,
+            which would then not be seen. Costs seconds to minutes, once.
+        proxy: another, smaller network whose losses are the scores: one with ``example_losses(batch)``, a
+            LightningModule with a training step, or a classifier of batches ``(inputs, classes)``; `loss_fn` gets it
+            in place of the module. It is moved to the module's device.
+        proxy_optimizer: an optimizer of the proxy's parameters, where it is to be trained alongside, on the rows that
+            the module is trained on. By default the proxy stays as it is.
+        every: make a pass over every n-th batch only, another of the n in each epoch, and select the batches in between
+            by the last known losses: for a callback, which then keeps a ledger.
         chunk: score so many rows at a time, for want of memory; halved whenever it runs out.
         check: whether captured losses are checked.
 
     Raises:
-        ValueError: if `mode` or `precision` is none of these, or `chunk` is not positive.
+        ValueError: if an option is none of these or out of range; with the first batch, if it holds no images where
+            `memory_format` or `resolution` asks for them.
     """
 
     def __init__(
@@ -50,6 +62,12 @@ class ScoringPass:
         mode: Literal["eval", "train"] = "eval",
         *,
         precision: Literal["bf16"] | None = None,
+        memory_format: torch.memory_format | None = None,
+        resolution: float | None = None,
+        compile: bool = False,  # noqa: A002 - as torch and Lightning call it
+        proxy: nn.Module | None = None,
+        proxy_optimizer: torch.optim.Optimizer | None = None,
+        every: int = 1,
         chunk: int | None = None,
         check: bool = True,
     ) -> None:
@@ -57,10 +75,21 @@ class ScoringPass:
             raise ValueError(f'Expected mode to be "eval" or "train", but got {mode!r}.')
         if precision not in (None, "bf16"):
             raise ValueError(f'Expected precision to be None (that of training) or "bf16", but got {precision!r}.')
-        self.mode = mode
-        self.precision: Literal["bf16"] | None = precision
+        if resolution is not None and not 0 < resolution < 1:
+            raise ValueError(f"Expected resolution to be a factor in (0, 1), or None for all, but got {resolution!r}.")
+        if every < 1:
+            raise ValueError(f"Expected every to be a number of batches >= 1, but got {every!r}. 1 scores each.")
         if chunk is not None and chunk < 1:
             raise ValueError(f"Expected chunk to be a number of rows >= 1, or None for all, but got {chunk!r}.")
+        if proxy_optimizer is not None:
+            _check_optimizer(proxy, proxy_optimizer)
+        self.mode = mode
+        self.precision: Literal["bf16"] | None = precision
+        self.memory_format = memory_format
+        self.resolution = resolution
+        self.compile = compile
+        self.proxy, self.proxy_optimizer = proxy, proxy_optimizer
+        self.every = every
         self.chunk = chunk
         self._halved = False
         self.check = check
@@ -100,10 +129,15 @@ class ScoringPass:
             CaptureError: if there is no per-example loss to be had.
             ValueError: if ``example_losses`` or `loss_fn` returns anything but N numbers.
         """
-        source = self._source(module, step, loss_fn)
+        memory = TraceMemory() if memory is None else memory
+        if self.proxy is None:
+            runs, source = module, loss_source(module, step, loss_fn)
+        else:
+            runs, source, gradients = self._proxy_on(module), proxy_source(self.proxy, loss_fn), False
+        batch = cheapened(batch, n, self.resolution, self.memory_format)
         while True:
             try:
-                with self.without_trace(module, gradients, memory):
+                with self.without_trace(runs, gradients, memory):
                     if self.chunk is None or self.chunk >= n:
                         return source(batch, n)
                     return _in_chunks(source, batch, n, self.chunk)
@@ -112,17 +146,11 @@ class ScoringPass:
                     raise
             self._halve_chunk(n)  # not sooner: the error holds what the failed pass had in memory
 
-    def _source(self, module: nn.Module, step: Callable[[Any], Any] | None, loss_fn: LossFunction | None) -> _Source:
-        """Where the losses come from, as a function of the batch and N."""
-        own = getattr(module, "example_losses", None)
-        if callable(own):
-            name = f"{type(module).__name__}.example_losses"
-            return lambda batch, n: Scores(_validated(own(batch), n, name))
-        if loss_fn is not None:
-            return lambda batch, n: Scores(_validated(loss_fn(module, batch), n, "loss_fn"))
-        if step is None:
-            raise CaptureError(f"{type(module).__name__} has no per-example loss. {REMEDY}")
-        return lambda batch, n: _capture(step, batch, n)
+    def _proxy_on(self, module: nn.Module) -> nn.Module:
+        """The proxy, on the device of `module`."""
+        proxy = cast("nn.Module", self.proxy)
+        device = device_of(modules_of(module))
+        return proxy if device_of(modules_of(proxy)) == device else proxy.to(device)
 
     def _halve_chunk(self, n: int) -> None:
         self.chunk = -(-min(n, self.chunk or n) // 2)
@@ -150,9 +178,10 @@ class ScoringPass:
                 was not captured changed with the rows.
         """
         captured = not callable(getattr(module, "example_losses", None)) and source.get("loss_fn") is None
-        if not self.check or not captured:
+        if not self.check or not captured or self.proxy is not None:
             return True
-        other = ScoringPass("eval", precision=self.precision, chunk=self.chunk)
+        other = copy.copy(self)
+        other.mode = "eval"
         before = other(module, batch, n, **source) if self.mode == "train" else losses
         if before is None:
             return False
@@ -172,16 +201,23 @@ class ScoringPass:
             modules = stack.enter_context(guard).modules
             if self.precision == "bf16":
                 stack.enter_context(torch.autocast(device_of(modules).type, torch.bfloat16))
-            if is_compiled(module, modules):
+            if self.compile:
+                _refuse_whole(module)
+                stack.enter_context(compiled_parts(module, {} if memory is None else memory.compiled))
+            elif is_compiled(module, modules):
                 # Capture reads the step's own Python, which a compiled graph no longer runs.
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             return stack.pop_all()
 
     def __repr__(self) -> str:
-        return f"ScoringPass({self.mode!r}, precision={self.precision!r})"
+        defaults = {"precision": None, "memory_format": None, "resolution": None, "compile": False, "every": 1}
+        options = {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}
+        if self.proxy is not None:
+            options["proxy"] = type(self.proxy).__name__
+        return f"ScoringPass({', '.join([repr(self.mode), *(f'{name}={value!r}' for name, value in options.items())])})"
 
 
-def _in_chunks(source: _Source, batch: Any, n: int, size: int) -> Scores | None:
+def _in_chunks(source: LossSource, batch: Any, n: int, size: int) -> Scores | None:
     """Score `size` rows at a time. The last chunk goes back to have as many: a sum is scaled by the rows it is over."""
     scores: list[Scores] = []
     for start in range(0, n, size):
@@ -194,32 +230,29 @@ def _in_chunks(source: _Source, batch: Any, n: int, size: int) -> Scores | None:
     return Scores.join(scores)
 
 
-def _capture(step: Callable[[Any], Any], batch: Any, n: int) -> Scores | None:
-    capture = LossCapture(n)
-    try:
-        losses = capture.run(lambda: step(batch))
-        return None if losses is None else Scores(losses, capture.logits, capture.targets, capture.others)
-    except CaptureError as error:
-        raise CaptureError(f"{error} {REMEDY}") from None
-    except Exception as error:
-        if hasattr(error, "add_note"):  # Python 3.11
-            error.add_note(f"Raised in the scoring pass, which runs training_step without gradients. {REMEDY}")
-        raise
-
-
-def _validated(losses: Any, n: int, source: str) -> Tensor:
-    if not isinstance(losses, Tensor) or losses.shape != (n,):
-        got = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
+def _check_optimizer(proxy: nn.Module | None, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer of anything but the proxy."""
+    own = {id(parameter) for parameter in ([] if proxy is None else proxy.parameters())}
+    given = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not given <= own:
         raise ValueError(
-            f"{source} must return one loss per example, a tensor of shape ({n},), but returned {got}. "
-            'Compute the loss with reduction="none" and average over everything but the first dimension.'
+            f"Expected proxy_optimizer to hold parameters of the proxy ({type(proxy).__name__}), but {len(given - own)} "
+            f"of the {len(given)} that it holds are others. Pass proxy_optimizer=torch.optim.SGD(proxy.parameters(), "
+            "lr=...)."
         )
-    return losses.detach().float()
+
+
+def _refuse_whole(module: nn.Module) -> None:
+    if getattr(module, "_compiler_ctx", None) is not None:
+        raise ValueError(
+            "ScoringPass(compile=True) compiles the network but not the training step, in which losses are seen, but "
+            f"{type(module).__name__} was compiled as a whole. Leave compile out, or compile the network inside it."
+        )
 
 
 def is_compiled(module: nn.Module, modules: list[nn.Module] | None = None) -> bool:
     """Whether any part was compiled: by Lightning, as a wrapper, or in place. `modules` are all parts, if known."""
     return getattr(module, "_compiler_ctx", None) is not None or any(
-        "_orig_mod" in child._modules or cast("Any", child)._compiled_call_impl is not None
-        for child in (modules_of(module) if modules is None else modules)
+        "_orig_mod" in child._modules or child._compiled_call_impl is not None
+        for child in cast("list[Any]", modules_of(module) if modules is None else modules)
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
@@ -29,7 +31,7 @@ class TensorCopies:
         pairs = list(copies.values())
         if pairs:  # all at once: one by one takes longer than the copying
             with torch.no_grad():
-                torch._foreach_copy_([copy for _, copy in pairs], [tensor for tensor, _ in pairs])
+                cast("Any", torch)._foreach_copy_([copy for _, copy in pairs], [tensor for tensor, _ in pairs])
         self._saved = [(tensor, copy, tensor._version, tensor.requires_grad) for tensor, copy in pairs]
 
     def restore(self) -> None:
