@@ -62,7 +62,7 @@ def test_costs_are_those_of_their_round() -> None:
         "every_2": [0.625, 1.25, 2.5], "stale": [0.5, 1.0, 2.0], "stale_scoring": [1.0, 2.0, 4.0],
     }  # fmt: skip
     memory = {PLAIN: 1000, "full": 500, "stale": 250, "stale_scoring": 750}
-    block = Block(seconds, memory, kept=0.5)
+    block = Block({**seconds}, {**memory}, kept=0.5)
     names = ["full", "random", "reuse", "auto", "every_2", "stale"]
     rows = {row["option"]: row for row in block.rows(names)}
     assert list(rows) == [*names, "stale_both"]
