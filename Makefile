@@ -4,10 +4,14 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 UV     := $(shell command -v uv 2>/dev/null)
 
-.PHONY: train test test-slow test-floor test-clients lint format clean
+.PHONY: train speed test test-slow test-floor test-clients lint format clean
 
 train: $(VENV)/.experiments
 	$(BIN)/python -m experiments.compare data=digits selections=[uniform,random_subset,selective_backprop] seeds=3
+
+# What a selected step costs on this machine (docs/speed.md): about 20 minutes on a CPU.
+speed: $(VENV)/.experiments
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.speed
 
 test: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"
