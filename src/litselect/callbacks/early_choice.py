@@ -48,7 +48,7 @@ class EarlyChoice:
             return None
         known: dict[str, Any] = {}
         if selector.wants_scores:
-            if memory.plan.source(epoch) != "ledger" and not rated_by_id(callback):
+            if memory.plan.source(epoch, place) != "ledger" and not rated_by_id(callback):
                 return None
             known = memory.recall(torch.tensor(ids))
             if callback.ratings is not None:

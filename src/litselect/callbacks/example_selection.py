@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from litselect.callbacks.active_phase import ActivePhase
+from litselect.callbacks.auto_scoring import AutoScoring, WhenUnprofitable
 from litselect.callbacks.callback_base import CallbackBase
 from litselect.callbacks.counters import Counters
 from litselect.callbacks.example_memory import ExampleMemory
-from litselect.callbacks.kept import load_rated, meet_data
+from litselect.callbacks.kept import meet_data
 from litselect.callbacks.learning_rate import RaisedLearningRate
 from litselect.callbacks.memory_setup import learning_rate_factor, place_selector, prepare_memory
 from litselect.callbacks.nonfinite import Policy
@@ -20,7 +21,7 @@ from litselect.callbacks.ratings import Ratings, as_ratings
 from litselect.callbacks.refill_queue import RefillQueue
 from litselect.callbacks.requirements import check_fit, check_settings, declared_batch_size, warn_of_long_schedule
 from litselect.callbacks.resume_loops import resume_run, settle_progress, warn_of_fresh_start
-from litselect.callbacks.run_state import gather_ranks, load_selector, own_state, pick_state, selector_name
+from litselect.callbacks.run_state import gather_ranks, load_own, own_state, pick_state, selector_name
 from litselect.callbacks.score_plan import REMEMBERED, ScorePlan
 from litselect.callbacks.selection_log import log_batch, log_epoch
 from litselect.callbacks.selection_session import SelectionSession
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
     from litselect.callbacks.example_memory import FindIds
+    from litselect.callbacks.proxy_training import ProxyTraining
     from litselect.scoring.loss_source import LossFunction
 
 
@@ -63,7 +65,10 @@ class ExampleSelection(CallbackBase):
         selector: which rows.
         scoring: how the scores are computed; by default ``ScoringPass()``. ``"ledger"`` selects by the losses that
             training computed anyway, without any scoring pass: the first epoch trains everything, then an example
-            ranks by its last known loss, among all examples of the data set.
+            ranks by its last known loss, among all examples of the data set. ``"auto"`` measures which pass is the
+            cheapest that chooses the same rows, and whether selection pays, see `AutoScoring`.
+        when_unprofitable: what ``"auto"`` does where selection costs more time than it saves: ``"select"`` goes on with
+            a warning, ``"train_all"`` trains all rows.
         loss_fn: ``loss_fn(module, batch) -> Tensor[N]``, where the losses can't be captured from ``training_step``
             and the module has no ``example_losses(batch)``.
         refill: collect the chosen rows of several batches until a full training batch (the DataLoader's batch size)
@@ -109,7 +114,8 @@ class ExampleSelection(CallbackBase):
         self,
         selector: Selector,
         *,
-        scoring: ScoringPass | Literal["ledger"] | None = None,
+        scoring: ScoringPass | Literal["ledger", "auto"] | None = None,
+        when_unprofitable: WhenUnprofitable = "select",
         loss_fn: LossFunction | None = None,
         refill: bool = False,
         rescore_every: int = 1,
@@ -134,6 +140,9 @@ class ExampleSelection(CallbackBase):
         keeps = ledger or bool(selector.needs & REMEMBERED) or (self.ratings is not None and self.ratings.by_id)
         self.plan = ScorePlan.of(scoring, rescore_every, max_age, keeps, not selector.needs)
         self.scoring = scoring if isinstance(scoring, ScoringPass) else ScoringPass()
+        self.when_unprofitable: WhenUnprofitable = when_unprofitable
+        self.auto = AutoScoring(when_unprofitable) if scoring == "auto" else None
+        self.proxy: ProxyTraining | None = None
         self.ids = ids
         self.skip_loading = skip_loading
         self.memory: ExampleMemory | None = None
@@ -161,15 +170,18 @@ class ExampleSelection(CallbackBase):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check what can be checked before the data is loaded."""
-        if stage == "fit":
-            check_fit(self, trainer, pl_module)
-            self._rank, self._world_size, self._resumed = trainer.global_rank, trainer.world_size, False
-            self.training_batch_size, self.checks, self.verified = 0, 0, False
-            self.queue = RefillQueue()  # what an earlier fit left over may be rows of other data
-            self.memory = prepare_memory(self, trainer, pl_module)
-            if self.memory is not None:
-                place_selector(self, trainer)  # who may choose before training starts
-                self.memory.attach(trainer)
+        if stage != "fit":
+            return
+        check_fit(self, trainer, pl_module)
+        self._rank, self._world_size, self._resumed = trainer.global_rank, trainer.world_size, False
+        self.training_batch_size, self.checks, self.verified = 0, 0, False
+        self.queue = RefillQueue()  # what an earlier fit left over may be rows of other data
+        if self.auto is not None:
+            self.auto, self.scoring = AutoScoring(self.when_unprofitable), ScoringPass()
+        self.memory = prepare_memory(self, trainer, pl_module)
+        if self.memory is not None:
+            place_selector(self, trainer)  # who may choose before training starts
+            self.memory.attach(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make sure that selection ends with the fit loop, whichever way that is left."""
@@ -280,15 +292,7 @@ class ExampleSelection(CallbackBase):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint. Of one that another selector or number of processes made, what fits is used."""
         state = pick_state(state_dict, self, self._rank, self._world_size)
-        self.counters.load_state_dict(state["counters"])
-        self.queue.load_state_dict(state["queue"])
-        self.skipped, self.checks, self.verified = state["skipped"], state["checks"], state["verified"]
-        self.training_batch_size = state["training_batch_size"]
-        load_rated(self, state)
-        if state["selector"] is not None:
-            load_selector(self.selector, state["selector"])
-        if self.memory is not None and (remembered := state_dict.get("memory")) is not None:
-            self.memory.load_state_dict(remembered, state["loss_ranks"])
+        load_own(self, state, state_dict.get("memory"))
         self._loaded = state if state["streams"] is not None else None
         self._resumed = True
 

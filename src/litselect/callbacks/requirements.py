@@ -118,7 +118,7 @@ def _check_provided(callback: ExampleSelection) -> None:
     name, plan = type(callback).__name__, callback.plan
     if callback.across_ranks:
         provided, remedy = {"losses"}, "Use a selector that needs no more, or across_ranks=False."
-    elif plan.free or plan.max_age or plan.rescore_every > 1:
+    elif plan.recalls:
         provided = {"losses", "targets", *REMEMBERED}
         remedy = "Score every batch (scoring=ScoringPass(), rescore_every=1, max_age=0), or use another selector."
     else:
@@ -176,6 +176,12 @@ def _check_memory(callback: ExampleSelection, module: LightningModule) -> None:
         )
     if not plan.overhears:
         return
+    if callback.scoring.proxy is not None and not plan.free:
+        raise ValueError(
+            f"{name} remembers the losses of training beside those of scoring passes (max_age and ScoringPass(every=n) "
+            f"do), but the passes run {type(callback.scoring.proxy).__name__}, whose losses are others. Use "
+            "rescore_every=2, or leave the proxy out."
+        )
     given = "loss_fn" if callback.loss_fn is not None else "example_losses"
     if callback.loss_fn is not None or callable(getattr(module, "example_losses", None)):
         raise ValueError(

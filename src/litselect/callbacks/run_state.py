@@ -10,6 +10,8 @@ from torch import distributed
 
 from litselect.callbacks.check_state import REMEDY, check_state
 from litselect.callbacks.counters import Counters
+from litselect.callbacks.kept import load_rated
+from litselect.callbacks.proxy_training import ProxyTraining
 from litselect.callbacks.random_streams import streams_state
 from litselect.callbacks.rank_buffers import own_buffers
 from litselect.callbacks.refill_queue import RefillQueue
@@ -53,6 +55,8 @@ def own_state(
         "kept_labels": callback.kept_labels.state_dict(),
         "loss_ranks": None if callback.memory is None else callback.memory.own_state(),
         "buffers": {} if module is None else own_buffers(module),
+        "auto": {} if callback.auto is None else callback.auto.state_dict(),
+        "proxy": {} if callback.proxy is None else callback.proxy.state_dict(),
     }
 
 
@@ -105,6 +109,24 @@ def _check(state: dict[str, Any], callback: ExampleSelection) -> None:
         Counters().load_state_dict(own["counters"])
         RefillQueue().load_state_dict(own["queue"])
         check_state("buffers", own["buffers"], dict.fromkeys(own["buffers"], torch.empty(0)))
+
+
+def load_own(callback: ExampleSelection, state: dict[str, Any], remembered: dict[str, Any] | None) -> None:
+    """Let a callback go on from its rank's part of a checkpoint, and from what all ranks knew together."""
+    callback.counters.load_state_dict(state["counters"])
+    callback.queue.load_state_dict(state["queue"])
+    callback.skipped, callback.checks, callback.verified = state["skipped"], state["checks"], state["verified"]
+    callback.training_batch_size = state["training_batch_size"]
+    load_rated(callback, state)
+    if state["selector"] is not None:
+        load_selector(callback.selector, state["selector"])
+    if callback.memory is not None and remembered is not None:
+        callback.memory.load_state_dict(remembered, state["loss_ranks"])
+    if callback.auto is not None and state["auto"]:
+        callback.auto.load_state_dict(state["auto"])
+        callback.scoring = callback.auto.scoring
+    if state["proxy"] and callback.scoring.proxy_optimizer is not None:
+        callback.proxy = ProxyTraining(callback.scoring, callback.loss_fn, state["proxy"])
 
 
 def load_selector(selector: Selector, state: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ class ScorePlan:
         free: from the losses that training computed anyway.
         rescore_every: a scoring pass over everything every so many epochs, and the losses of that epoch in between.
         max_age: a scoring pass over the examples whose last known loss is more than so many epochs old; 0 for all.
+        every: a scoring pass over every so many batches, others in each epoch, and the last known losses in between.
         keeps: whether a ledger is kept in any case.
         blind: whether the selector looks at nothing, so that no pass is made.
         scored_epoch: the last epoch that was scored from beginning to end, under `rescore_every`.
@@ -34,6 +35,7 @@ class ScorePlan:
     free: bool = False
     rescore_every: int = 1
     max_age: int = 0
+    every: int = 1
     keeps: bool = False
     blind: bool = False
     scored_epoch: int | None = None
@@ -44,11 +46,11 @@ class ScorePlan:
                 f"Expected rescore_every >= 1 and max_age >= 0, numbers of epochs, but got rescore_every="
                 f"{self.rescore_every!r} and max_age={self.max_age!r}. Leave them out to score every batch."
             )
-        if (self.free + (self.rescore_every > 1) + (self.max_age > 0)) > 1:
+        if (self.free + (self.rescore_every > 1) + (self.max_age > 0) + (self.every > 1)) > 1:
             raise ValueError(
-                'scoring="ledger", rescore_every > 1 and max_age > 0 are three answers to one question, where scores '
-                f"come from, but got scoring={'ledger' if self.free else 'a pass'!r}, rescore_every="
-                f"{self.rescore_every} and max_age={self.max_age}. Choose one."
+                'scoring="ledger", rescore_every > 1, max_age > 0 and ScoringPass(every > 1) are answers to one '
+                f"question, where scores come from, but got scoring={'ledger' if self.free else 'a pass'!r}, "
+                f"rescore_every={self.rescore_every}, max_age={self.max_age} and every={self.every}. Choose one."
             )
 
     @classmethod
@@ -58,33 +60,41 @@ class ScorePlan:
         Raises:
             TypeError: if `scoring` is nothing of the kind.
         """
-        if not (isinstance(scoring, ScoringPass) or scoring == "ledger"):
+        if not (isinstance(scoring, ScoringPass) or scoring in ("ledger", "auto")):
             raise TypeError(
-                f'Expected scoring to be a ScoringPass or "ledger", but got {scoring!r}. '
+                f'Expected scoring to be a ScoringPass, "ledger" or "auto", but got {scoring!r}. '
                 "Leave it out for a plain scoring pass."
             )
-        return cls(scoring == "ledger", rescore_every, max_age, keeps, blind)
+        every = scoring.every if isinstance(scoring, ScoringPass) else 1
+        return cls(scoring == "ledger", rescore_every, max_age, every, keeps, blind)
 
     @property
     def needs_ledger(self) -> bool:
         """Whether losses have to be remembered."""
-        return self.keeps or self.free or self.rescore_every > 1 or self.max_age > 0
+        return self.keeps or self.recalls
+
+    @property
+    def recalls(self) -> bool:
+        """Whether rows are selected by remembered losses, of some batches at least."""
+        return self.free or self.rescore_every > 1 or self.max_age > 0 or self.every > 1
 
     @property
     def overhears(self) -> bool:
         """Whether the losses of trained rows enter the ledger: not those of Stale Selective-Backprop, as published."""
-        return self.free or self.max_age > 0 or (self.keeps and self.blind)
+        return self.free or self.max_age > 0 or self.every > 1 or (self.keeps and self.blind)
 
-    def source(self, epoch: int) -> Source:
-        """Where the scores of `epoch` come from."""
+    def source(self, epoch: int, place: int) -> Source:
+        """Where the scores of a batch come from, by its place in the epoch."""
         if self.free:
             return "ledger"
         if self.max_age:
             return "aged"
+        if self.every > 1:
+            return "pass" if (place + epoch) % self.every == 0 else "ledger"
         stale = self.scored_epoch is not None and 0 < epoch - self.scored_epoch < self.rescore_every
         return "ledger" if stale else "pass"
 
     def begin_epoch(self, epoch: int, active: bool) -> None:
         """Note whether all of `epoch` is going to be scored: it is if selection is `active` from its beginning."""
-        if self.rescore_every > 1 and active and self.source(epoch) == "pass":
+        if self.rescore_every > 1 and active and self.source(epoch, 0) == "pass":
             self.scored_epoch = epoch

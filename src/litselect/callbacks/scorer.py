@@ -9,7 +9,7 @@ from torch import Tensor
 
 from litselect.callbacks.finite_guard import FiniteGuard
 from litselect.callbacks.quiet import quiet
-from litselect.scoring import CaptureError, Scores
+from litselect.scoring import CaptureError, Scores, ScoringPass
 from litselect.scoring.no_trace import TraceMemory
 from litselect.scoring.rows import take_rows
 
@@ -41,6 +41,7 @@ class Scorer:
         self.scores: Scores | None = None
         self._wants: frozenset[str] = frozenset()
         self._memory = TraceMemory()
+        self._selecting = False
         self._arguments: tuple[str, ...] | None = None  # the names of what training_step takes
 
     def know(
@@ -89,7 +90,7 @@ class Scorer:
     ) -> dict[str, Any] | None:
         """What a scoring pass or the ledger knows, ratings left out."""
         callback, memory = self._callback, self._callback.memory
-        looks = bool(wants)
+        looks, self._selecting = bool(wants), selecting
         self.scores, self._wants = None, wants
         if memory is None or ids is None:
             if not looks or (callback.verified and not selecting):
@@ -97,7 +98,7 @@ class Scorer:
             self.scores = self._score(batch, batch_idx, n)
             return None if self.scores is None else self.scores.given()
         memory.ledger.see(ids)
-        source = memory.plan.source(self._trainer.current_epoch)
+        source = memory.plan.source(self._trainer.current_epoch, batch_idx)
         chooses = looks and selecting and not chosen
         if not callback.verified and (looks or memory.plan.overhears) and (source == "ledger" or not chooses):
             self._score(batch, batch_idx, n, counted=False)  # a check of the capture, whose scores no one needs
@@ -131,7 +132,11 @@ class Scorer:
         manual = not module.automatic_optimization
         source: dict[str, Any] = {"step": step, "loss_fn": callback.loss_fn, "gradients": manual}
         with quiet(trainer, module), trainer.precision_plugin.train_step_context():
-            scores = callback.scoring.examine(module, batch, n, memory=self._memory, **source)
+            if callback.auto is not None and callback.auto.phase == "options" and self._selecting:
+                scores = self._score_in_all_ways(batch, n, source)
+            else:
+                scores = callback.scoring.examine(module, batch, n, memory=self._memory, **source)
+                callback.counters.scored += n * counted
             if scores is not None and not callback.verified:
                 callback.checks += 1
                 settled = callback.scoring.verify(module, batch, n, scores.losses, **source)
@@ -150,7 +155,17 @@ class Scorer:
                 f"training_step computes, but {type(module).__name__} computes none over {n} rows of logits (or has "
                 "`example_losses`). Use torch.nn.functional.cross_entropy, or a selector that looks at losses."
             )
-        callback.counters.scored += n * counted
         if scores is not None and callback.nonfinite == "raise":
             self._guard.look(scores.losses, f"the scores of batch {batch_idx}")
         return scores
+
+    def _score_in_all_ways(self, batch: Any, n: int, source: dict[str, Any]) -> Scores | None:
+        """Scores of the full pass, while others are compared with it."""
+        callback = self._callback
+
+        def score(scoring: ScoringPass) -> Scores | None:
+            callback.counters.scored += n
+            return scoring.examine(self._module, batch, n, memory=self._memory, **source)
+
+        assert callback.auto is not None
+        return callback.auto.measure(score, callback.selector.count(n), self._module.device)

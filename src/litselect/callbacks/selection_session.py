@@ -14,6 +14,7 @@ from litselect.callbacks.finite_guard import FiniteGuard
 from litselect.callbacks.kept import count_kept
 from litselect.callbacks.loop_patch import LoopPatch
 from litselect.callbacks.nonfinite import select_finite
+from litselect.callbacks.proxy_training import ProxyTraining
 from litselect.callbacks.rank_pool import all_ready, select_share
 from litselect.callbacks.requirements import check_accumulation, declared_batch_size, fewest_rows
 from litselect.callbacks.scorer import Scorer
@@ -51,11 +52,15 @@ class SelectionSession:
         self._chosen: Chosen | None = None
         self._ids: Tensor | None = None  # of the newest batch's candidates
         self._heard: Scores | None = None  # the losses of its training step
-        self._selecting = self._arrived = False
+        self._looks = self._selecting = self._arrived = False
+        self._auto = callback.auto
         self._heard_batches = 0
         self._rank = trainer.global_rank
         self._batch_size = declared_batch_size(trainer)
         self._optimizer_steps = trainer.global_step
+        if callback.scoring.proxy_optimizer is not None:
+            callback.proxy = callback.proxy or ProxyTraining(callback.scoring, callback.loss_fn)
+            callback.proxy.place(module.device)
         self._minimum = fewest_rows(module)
         self.patch = LoopPatch(
             trainer, self._choose, self._train, callback.learning_rate.restore, skipped=callback.skipped
@@ -78,6 +83,10 @@ class SelectionSession:
         self._watch.lap("training_seconds")
         counters = self.callback.counters
         counters.trained += 0 if self._chosen is None else self._chosen.rows
+        if self.callback.proxy is not None and self._chosen is not None:
+            self.callback.proxy.step(self._chosen.batch)
+        if self._looks and self._auto is not None and self._auto.end(self.trainer):
+            self.callback.scoring = self._auto.scoring
         counters.steps += self.trainer.global_step - self._optimizer_steps
         self._optimizer_steps = self.trainer.global_step
         if self._memory is not None and self._chosen is not None:
@@ -109,7 +118,11 @@ class SelectionSession:
         callback.counters.seen += self.candidates
         # A pass without backward (StochasticWeightAveraging) gathers batch statistics: those of all rows.
         passive = cast("Any", self.trainer.fit_loop)._skip_backward
-        self._selecting = self.selection is not None or (callback.phase.active(self.trainer) and not passive)
+        self._looks = callback.phase.active(self.trainer) and not passive
+        if self._looks and self._auto is not None:
+            self._auto.begin(self.trainer)
+        selects = self._looks and (self._auto is None or self._auto.selects)
+        self._selecting = self.selection is not None or selects
         callback.selector.at(
             callback.phase.progress(self.trainer) or 0.0, self.trainer.current_epoch, self.trainer.max_epochs
         )

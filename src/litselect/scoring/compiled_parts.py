@@ -54,7 +54,7 @@ def _unseen(call: Callable[..., Any]) -> Callable[..., Any]:
     """`call`, which the mode that captures losses does not look into."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        with torch._C.DisableTorchFunction():
+        with cast("Any", torch)._C.DisableTorchFunction():
             return call(*args, **kwargs)
 
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -45,19 +46,30 @@ def proxy_source(proxy: nn.Module, loss_fn: LossFunction | None) -> LossSource:
     return lambda batch, n: _classify(proxy, batch, n)
 
 
+def proxy_loss(proxy: nn.Module, batch: Any, loss_fn: LossFunction | None) -> Tensor:
+    """The mean loss that a proxy is trained by, with its graph: from where `proxy_source` takes its scores."""
+    own = getattr(proxy, "example_losses", None)
+    if callable(own):
+        return cast("Tensor", own(batch)).mean()
+    if loss_fn is not None:
+        return loss_fn(proxy, batch).mean()
+    if hasattr(proxy, "training_step"):
+        output = _run(cast("Any", proxy).training_step, batch)
+        return cast("Tensor", output["loss"] if isinstance(output, dict) else output)
+    return F.cross_entropy(proxy(batch[0]).float(), batch[1])
+
+
 def _run(step: Callable[..., Any], batch: Any) -> Any:
-    return step(batch, 0) if cast("Any", step).__func__.__code__.co_argcount > 2 else step(batch)
+    return step(batch, 0) if len(inspect.signature(step).parameters) > 1 else step(batch)
 
 
 def _classify(proxy: nn.Module, batch: Any, n: int) -> Scores:
     """The cross-entropy of ``(inputs, classes)``."""
-    pair = cast("list[Any]", list(batch) if isinstance(batch, (list, tuple)) else [])
-    logits = proxy(pair[0]) if len(pair) == 2 else None
-    targets = pair[1] if pair else None
-    if (
-        not isinstance(logits, Tensor) or not isinstance(targets, Tensor)
-        or logits.ndim != 2 or targets.shape != (n,) or targets.is_floating_point()
-    ):  # fmt: skip
+    logits: Any = None
+    targets: Any = None
+    if isinstance(batch, (list, tuple)) and len(cast("list[Any]", batch)) == 2:
+        logits, targets = proxy(batch[0]), batch[1]
+    if not (_has_shape(logits, 2, n) and _has_shape(targets, 1, n) and not targets.is_floating_point()):
         raise CaptureError(
             "A proxy that is a plain network is taken for a classifier of batches (inputs, classes), but "
             f"{type(proxy).__name__} got a {type(batch).__name__} and made {_shown(logits)} of it. Define "
@@ -65,6 +77,10 @@ def _classify(proxy: nn.Module, batch: Any, n: int) -> Scores:
         )
     losses = F.cross_entropy(logits.float(), targets, reduction="none")
     return Scores(losses.detach(), logits.detach(), targets)
+
+
+def _has_shape(value: Any, dimensions: int, n: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim == dimensions and len(value) == n
 
 
 def _shown(value: Any) -> str:

@@ -24,14 +24,6 @@ if TYPE_CHECKING:
 _INTERNAL = frozenset(nn.Module().__dict__)  # what a bare module has: guarded on its own or not written by a forward
 _CONTAINERS = frozenset({list, dict, set, deque, defaultdict, OrderedDict, Counter})
 _PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
-_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
-_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
-_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
-_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
-_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
-_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
-_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
-_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # which nothing changes in place
 
 
 class NoTrace(AbstractContextManager["NoTrace"]):
@@ -91,7 +83,7 @@ class TraceMemory:
 
     copies: TensorCopies = field(default_factory=TensorCopies)
     numpy: NumpyStream = field(default_factory=NumpyStream)
-    compiled: Compiled = field(default_factory=dict)
+    compiled: Compiled = field(default_factory=dict[int, Any])
 
 
 def modules_of(module: nn.Module) -> list[nn.Module]:

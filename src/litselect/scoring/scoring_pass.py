@@ -232,13 +232,13 @@ def _in_chunks(source: LossSource, batch: Any, n: int, size: int) -> Scores | No
 
 def _check_optimizer(proxy: nn.Module | None, optimizer: torch.optim.Optimizer) -> None:
     """Refuse an optimizer of anything but the proxy."""
-    own = {id(parameter) for parameter in ([] if proxy is None else proxy.parameters())}
+    own = {id(parameter) for parameter in cast("Any", nn.Module() if proxy is None else proxy).parameters()}
     given = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not given <= own:
         raise ValueError(
-            f"Expected proxy_optimizer to hold parameters of the proxy ({type(proxy).__name__}), but {len(given - own)} "
-            f"of the {len(given)} that it holds are others. Pass proxy_optimizer=torch.optim.SGD(proxy.parameters(), "
-            "lr=...)."
+            f"Expected proxy_optimizer to hold parameters of the proxy, but of the {len(given)} that it holds "
+            f"{len(given - own)} are not those of {type(proxy).__name__}. Pass "
+            "proxy_optimizer=torch.optim.SGD(proxy.parameters(), lr=...)."
         )
 
 
