@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from litselect.callbacks import DataRater, ExampleSelection, SelectiveBackprop
 from litselect.callbacks.score_plan import REMEMBERED
+from litselect.scoring import ScoringPass
 from litselect.selectors import KeepAll, LossPercentile, RatedSubset, TopLoss
 from tests.callbacks.kit import clone, seed_streams
 from tests.selectors.registry import CASES
@@ -172,6 +173,23 @@ def ids_of(batch: Any) -> torch.Tensor:
     return batch[2]
 
 
+class Proxy(nn.Module):
+    """A small network, with dropout of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Dropout(0.3), nn.Linear(6, 3))
+
+    def example_losses(self, batch: Any) -> torch.Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1], reduction="none")
+
+
+def by_proxy() -> ScoringPass:
+    """Scores of a proxy that is trained alongside."""
+    proxy = Proxy()
+    return ScoringPass(proxy=proxy, proxy_optimizer=torch.optim.SGD(proxy.parameters(), 0.2, momentum=0.9))
+
+
 SELECTORS = {case.name: case.make for case in CASES if case.make(KEEP, None).needs <= PROVIDED}
 """Every public selector that it can serve."""
 
@@ -185,6 +203,8 @@ SELECTIONS: dict[str, Callable[[], ExampleSelection]] = {
     "ledger": lambda: SelectiveBackprop(keep=0.4, scoring="ledger", floor=0.1, ids=ids_of),
     "ledger, refill": lambda: SelectiveBackprop(keep=0.4, scoring="ledger", refill=True, ids=ids_of),
     "stale scores": lambda: SelectiveBackprop(keep=0.4, rescore_every=3, warmup=0, ids=ids_of),
+    "every other batch": lambda: SelectiveBackprop(keep=0.4, scoring=ScoringPass(every=2), ids=ids_of),
+    "a proxy that learns": lambda: SelectiveBackprop(keep=0.4, scoring=by_proxy()),
     "ages": lambda: SelectiveBackprop(keep=0.4, max_age=1, ids=ids_of),
     "ratings": lambda: ExampleSelection(RatedSubset(0.4), ratings=torch.linspace(-1, 1, ROWS), ids=ids_of),
     "a live rater": lambda: DataRater(heldout=judges(), keep=0.4, every=2, trust_after=2, rater_warmup=1),

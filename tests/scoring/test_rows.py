@@ -508,3 +508,12 @@ def test_join() -> None:
 def test_rows_of_unequal_shape_cannot_be_joined() -> None:
     with pytest.raises(ValueError, match=r"one shape, but got \(1, 3\), \(2, 4\)\. Pad .* or train without refill"):
         join([torch.zeros(1, 3), torch.zeros(2, 4)])
+
+
+def test_rows_of_images_keep_their_layout() -> None:
+    """A network that trains in channels_last gets chosen rows in that layout, as it would get a whole batch."""
+    images = torch.rand(6, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    taken = take_rows((images, torch.arange(6)), torch.tensor([0, 4]))[0]
+    assert taken.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(taken, images[[0, 4]])
+    assert take_rows((images.contiguous(),), torch.tensor([0, 4]))[0].is_contiguous()

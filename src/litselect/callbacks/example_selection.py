@@ -20,7 +20,7 @@ from litselect.callbacks.nonfinite import Policy
 from litselect.callbacks.ratings import Ratings, as_ratings
 from litselect.callbacks.refill_queue import RefillQueue
 from litselect.callbacks.requirements import check_fit, check_settings, declared_batch_size, warn_of_long_schedule
-from litselect.callbacks.resume_loops import resume_run, settle_progress, warn_of_fresh_start
+from litselect.callbacks.resume_loops import around_fit_loop, resume_run, settle_progress, warn_of_fresh_start
 from litselect.callbacks.run_state import gather_ranks, load_own, own_state, pick_state, selector_name
 from litselect.callbacks.score_plan import REMEMBERED, ScorePlan
 from litselect.callbacks.selection_log import log_batch, log_epoch
@@ -185,21 +185,14 @@ class ExampleSelection(CallbackBase):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make sure that selection ends with the fit loop, whichever way that is left."""
-        loop: Any = trainer.fit_loop
-        run = loop.run
 
-        def run_then_close() -> None:
-            loop.__dict__.pop("run", None)  # gone already where a broken fit left its own around this one
+        def begin() -> None:
             if self._loaded is not None:
-                self._loaded["loaders"] = list(getattr(loop, "_combined_loader_states_to_load", []))
+                self._loaded["loaders"] = list(getattr(trainer.fit_loop, "_combined_loader_states_to_load", []))
             if self._resumed:
                 settle_progress(trainer, pl_module, self.skipped)
-            try:
-                run()
-            finally:
-                self._close()
 
-        loop.run = run_then_close
+        around_fit_loop(trainer, begin, self._close)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to select."""

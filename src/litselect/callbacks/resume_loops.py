@@ -13,10 +13,28 @@ from litselect.callbacks.random_streams import restore_streams
 from litselect.callbacks.rank_buffers import restore_buffers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytorch_lightning import LightningModule, Trainer
 
     from litselect.callbacks.example_selection import ExampleSelection
     from litselect.callbacks.loop_patch import LoopPatch
+
+
+def around_fit_loop(trainer: Trainer, before: Callable[[], None], after: Callable[[], None]) -> None:
+    """Call `before` when the fit loop runs next, and `after` whichever way it is left."""
+    loop: Any = trainer.fit_loop
+    run = loop.run
+
+    def run_between() -> None:
+        loop.__dict__.pop("run", None)  # gone already where a broken fit left its own around this one
+        before()
+        try:
+            run()
+        finally:
+            after()
+
+    loop.run = run_between
 
 
 def warn_of_fresh_start(callback: ExampleSelection, trainer: Trainer) -> None:

@@ -83,7 +83,9 @@ def take_rows(batch: Any, indices: Int[Tensor, " kept"], n: int | None = None) -
 def take(column: Column, indices: Int[Tensor, " kept"]) -> Column:
     """The entries `indices` of one column."""
     if isinstance(column, Tensor):
-        return column.index_select(0, indices.to(column.device, non_blocking=True))
+        indices = indices.to(column.device, non_blocking=True)
+        # Indexing keeps the layout of images (channels_last), index_select takes half the time.
+        return column.index_select(0, indices) if column.is_contiguous() else column[indices]
     if isinstance(column, np.ndarray):
         return cast("Column", column[indices.cpu().numpy()])
     return type(column)(column[i] for i in cast("Any", indices).tolist())

@@ -134,13 +134,16 @@ class ScoringPass:
             runs, source = module, loss_source(module, step, loss_fn)
         else:
             runs, source, gradients = self._proxy_on(module), proxy_source(self.proxy, loss_fn), False
-        batch = cheapened(batch, n, self.resolution, self.memory_format)
+
+        def cheap(rows: Any, size: int) -> Scores | None:
+            return source(cheapened(rows, size, self.resolution, self.memory_format), size)
+
         while True:
             try:
                 with self.without_trace(runs, gradients, memory):
                     if self.chunk is None or self.chunk >= n:
-                        return source(batch, n)
-                    return _in_chunks(source, batch, n, self.chunk)
+                        return cheap(batch, n)
+                    return _in_chunks(cheap, batch, n, self.chunk)
             except torch.OutOfMemoryError:
                 if min(n, self.chunk or n) == 1:
                     raise

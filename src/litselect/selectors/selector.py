@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Set
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -15,14 +14,13 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int, Shaped
     from torch import Tensor
 
-    from litselect.selectors.selection import Selection
-
+    from litselect.selectors.broken_rows import SHARES, broken_rows
+from litselect.selectors.selection import Selection
 
 SCORES: Final = ("losses", "logits", "targets", "ids", "ratings", "percentiles", "confidences", "ages")
 """The tensors that a selector can be given, one row a candidate."""
 
 _FLAT: Final = ("losses", "ids", "ratings", "percentiles", "confidences", "ages")  # one number a candidate
-_SHARES: Final = ("percentiles", "confidences")
 _SOURCES: Final = {  # where they come from
     "losses": "one for each candidate, from a scoring pass or a ledger",
     "logits": "the network's outputs, from a scoring pass",
@@ -230,8 +228,8 @@ class Selector(ABC):
 
     def _refuse_broken(self, name: str, scores: Tensor) -> None:
         """Raise for rows that can't be ranked. Only on the CPU: elsewhere the host would wait for the device."""
-        if scores.device.type == "cpu" and (bad := _broken_rows(name, scores)):
-            wrong = "NaN or outside [0, 1]" if name in _SHARES else "NaN or inf"
+        if scores.device.type == "cpu" and (bad := broken_rows(name, scores)):
+            wrong = "NaN or outside [0, 1]" if name in SHARES else "NaN or inf"
             raise ValueError(
                 f"{type(self).__name__} can't rank {name} that are not finite, but {bad} of {scores.shape[0]} rows are "
                 f"{wrong}. Find the broken rows, or leave them out of the candidates."
@@ -290,14 +288,3 @@ class Selector(ABC):
         # Not self.generator, which would begin the random stream before the rank is known.
         shown = {name: self._given if name == "generator" else getattr(self, name, None) for name in names}
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items() if v is not None)})"
-
-
-def _broken_rows(name: str, scores: Tensor) -> int:
-    """How many rows hold something that can't be ranked. Masked logits are -inf by intent: there only NaN is wrong."""
-    if scores.is_floating_point() and name not in _SHARES and math.isfinite(scores.detach().sum().item()):
-        return 0  # NaN and inf stay in a sum, and this takes a quarter of the time
-    if name in _SHARES:
-        fine = (scores >= 0) & (scores <= 1)
-    else:
-        fine = ~scores.isnan() if name in ("logits", "targets", "ids", "ages") else scores.isfinite()
-    return 0 if fine.all() else int((~fine.reshape(scores.shape[0], -1).all(1)).sum())

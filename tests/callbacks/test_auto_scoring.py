@@ -1,0 +1,190 @@
+"""scoring="auto": which pass, and whether selection pays. Clocks are replaced, so that tests know what was measured."""
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from litselect.callbacks import ExampleSelection, SelectiveBackprop, auto_scoring
+from litselect.callbacks.auto_scoring import AutoScoring
+from litselect.callbacks.fidelity import Fidelity
+from litselect.scoring import ScoringPass
+from litselect.selectors import TopLoss
+from tests.callbacks.kit import Classifier, loader_of
+
+N, K = 12, 4
+
+
+class Clock:
+    """Says how long the passes of each kind and the batches of each phase take."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, passes: dict[str, float], plain: float, selected: float
+    ) -> None:
+        self.time, self.batch = 0.0, {"plain": plain, "selected": selected}
+        self.passes, examine, end = passes, ScoringPass.examine, AutoScoring.end
+        clock = self
+
+        def timed(scoring: ScoringPass, *args: Any, **kwargs: Any) -> Any:
+            name = " ".join(filter(None, [scoring.precision, "small" if scoring.resolution else None])) or "full"
+            clock.time += clock.passes.get(name, 9.0)
+            return examine(scoring, *args, **kwargs)
+
+        def ended(auto: AutoScoring, trainer: Any) -> bool:
+            clock.time += clock.batch.get(auto.phase, 0.0)
+            return end(auto, trainer)
+
+        monkeypatch.setattr(ScoringPass, "examine", timed)
+        monkeypatch.setattr(AutoScoring, "end", ended)
+        monkeypatch.setattr(auto_scoring, "_now", lambda device: clock.time)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto_scoring, "_LENGTHS", {"options": 2, "plain": 2, "selected": 2, "decided": 4})
+
+
+class Images(Classifier):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+        self.sizes: list[int] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if torch.is_grad_enabled():
+            self.sizes.append(len(batch[1]))
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+
+def images(batches: int) -> Any:
+    torch.manual_seed(0)
+    return loader_of([(torch.randn(N, 1, 8, 8), torch.arange(N) % 3) for _ in range(batches)])
+
+
+def fit(solo: Any, batches: int, callback: Any = None, **settings: Any) -> tuple[Any, ExampleSelection]:
+    callback = callback or ExampleSelection(TopLoss(1 / 3), scoring="auto", **settings)
+    torch.manual_seed(1)
+    module = solo.make(Images)
+    solo.fit(module, callback, data=images(batches), max_epochs=1)
+    return module, callback
+
+
+PASSES = {"full": 3.0, "bf16": 2.0, "bf16 small": 1.0, "small": 1.5}
+
+
+@pytest.mark.usefixtures("short")
+def test_the_cheapest_pass_that_chooses_alike_is_taken(solo: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    Clock(monkeypatch, PASSES, plain=10, selected=5)
+    logging.getLogger("pytorch_lightning").propagate = True
+    with caplog.at_level(logging.INFO, "pytorch_lightning"):
+        module, callback = fit(solo, 9)
+    assert callback.auto is not None
+    assert callback.auto.chosen == "bf16"  # small images of noise choose others
+    assert callback.scoring.precision == "bf16"
+    assert callback.auto.pays
+    assert module.sizes == [K, K, N, N, K, K, K, K, K]
+    assert [record.name for record in caplog.records if "has looked at" in record.message] == ["pytorch_lightning"]
+    assert "half resolution" in callback.auto.table
+
+
+@pytest.mark.usefixtures("short")
+def test_choices_that_differ_are_not_worth_their_price(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control: without the bound on the overlap the smallest images win."""
+    Clock(monkeypatch, PASSES, plain=10, selected=5)
+    monkeypatch.setattr(auto_scoring, "_LEAST_OVERLAP", 0.0)
+    assert fit(solo, 9)[1].auto.chosen == "half resolution bf16"  # type: ignore
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("when", ["select", "train_all"])
+def test_where_selection_does_not_pay(solo: Any, monkeypatch: pytest.MonkeyPatch, when: Any) -> None:
+    Clock(monkeypatch, PASSES, plain=5, selected=6)
+    with pytest.warns(UserWarning, match=r"does not pay here: a batch takes 8000.00 ms with it, 5000.00 ms without"):
+        module, callback = fit(solo, 10, when_unprofitable=when)
+    after = N if when == "train_all" else K
+    assert module.sizes == [K, K, N, N, K, K, after, after, after, after]
+    assert callback.counters.trained == sum(module.sizes)
+
+
+@pytest.mark.usefixtures("short")
+def test_it_looks_again(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, PASSES, plain=5, selected=6)
+    step = Images.training_step
+
+    def slower(self: Any, batch: Any, batch_idx: int) -> Any:
+        clock.batch["plain"] = 5 if batch_idx < 10 else 20
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Images, "training_step", slower)
+    with pytest.warns(UserWarning, match="does not pay"):
+        module, callback = fit(solo, 18, when_unprofitable="train_all")
+    assert module.sizes == [K, K, N, N, K, K, N, N, N, N, K, K, N, N, K, K, K, K]
+    assert callback.auto is not None
+    assert callback.auto.pays
+
+
+@pytest.mark.usefixtures("short")
+def test_options_that_fail_are_left_out(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No images here: three options can't run, and say why."""
+    Clock(monkeypatch, {"full": 3.0, "bf16": 3.5}, plain=10, selected=5)
+    callback = SelectiveBackprop(keep=0.5, scoring="auto", warmup=0)
+    module = solo.make(Classifier)
+    solo.fit(module, callback, max_epochs=3)
+    assert callback.auto is not None
+    assert callback.auto.chosen == "full"
+    assert callback.auto.table.count("ValueError") == 4
+
+
+@pytest.mark.usefixtures("short")
+def test_all_passes_are_counted(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch, PASSES, plain=10, selected=5)
+    _, callback = fit(solo, 6)
+    assert callback.counters.scored == N * (2 * 6 + 2)
+
+
+def test_state(solo: Any) -> None:
+    auto = AutoScoring("select")
+    auto.chosen, auto.pays, auto.phase, auto._place = "bf16", False, "decided", 7
+    again = AutoScoring("select")
+    again.load_state_dict(auto.state_dict())
+    assert again.state_dict() == auto.state_dict()
+    assert again.scoring.precision == "bf16"
+    auto.phase = "plain"  # a look that is broken off begins anew
+    assert auto.state_dict()["phase"] == "options"
+    with pytest.raises(ValueError, match="no 'chosen'"):
+        again.load_state_dict({})
+
+
+@pytest.mark.usefixtures("short")
+def test_resumed(solo: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """The decision goes on; so do counts of batches."""
+    Clock(monkeypatch, PASSES, plain=10, selected=5)
+    _, callback = fit(solo, 8)
+    state = callback.state_dict()
+    other = ExampleSelection(TopLoss(1 / 3), scoring="auto")
+    other.load_state_dict(state)
+    assert other.auto is not None
+    assert callback.auto is not None
+    assert other.auto.state_dict() == callback.auto.state_dict()
+    assert other.scoring.precision == "bf16"
+
+
+def test_settings() -> None:
+    with pytest.raises(ValueError, match="when_unprofitable"):
+        ExampleSelection(TopLoss(0.5), scoring="auto", when_unprofitable="stop")  # type: ignore
+    with pytest.raises(TypeError, match='"ledger" or "auto"'):
+        ExampleSelection(TopLoss(0.5), scoring="automatic")  # type: ignore
+
+
+def test_fidelity() -> None:
+    found, full = Fidelity(), torch.arange(8.0)
+    found.add(full.flip(0), full, 4, 5.0)
+    assert (found.overlap, found.seconds) == (0.0, 5.0)
+    assert found.correlation == pytest.approx(-1)
+    found.add(full**3, full, 4, 1.0)
+    found.add(full[[0, 1, 2, 4, 3, 5, 6, 7]], full, 4, 2.0)
+    assert found.overlap == pytest.approx((0 + 1 + 0.75) / 3)
+    assert found.seconds == 1.5

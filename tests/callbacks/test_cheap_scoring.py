@@ -1,0 +1,121 @@
+"""Passes over some batches only, and passes by a proxy, in a training."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from litselect.callbacks import ExampleSelection, SelectiveBackprop
+from litselect.scoring import ScoringPass
+from litselect.selectors import KeepAll, TopLoss
+from tests.callbacks.kit import CLASSES, WIDTH, Classifier, differences, loader, rows
+
+N, BATCH = 48, 12  # four batches an epoch
+
+
+class Proxy(nn.Module):
+    def __init__(self, noisy: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.net = nn.Sequential(nn.Dropout(0.5) if noisy else nn.Identity(), nn.Linear(WIDTH, CLASSES))
+        self.batches: list[Any] = []
+
+    def example_losses(self, batch: Any) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            self.batches.append(batch[2].tolist())
+        return F.cross_entropy(self.net(batch[0]), batch[1], reduction="none")
+
+
+def fit(solo: Any, callback: Any, epochs: int = 4) -> Any:
+    torch.manual_seed(0)
+    module = solo.make(Classifier)
+    solo.fit(module, *([] if callback is None else [callback]), data=loader(N, BATCH), max_epochs=epochs)
+    return module
+
+
+# ---------------------------------------------------------------------- over every n-th batch
+
+
+def test_a_pass_over_every_other_batch(solo: Any) -> None:
+    callback = ExampleSelection(TopLoss(0.5), scoring=ScoringPass(every=2), warmup=1)
+    module = fit(solo, callback, epochs=5)
+    assert callback.counters.scored == 4 * N // 2
+    assert callback.ledger is not None
+    # The loader does not shuffle: the halves of the data take turns, and every example has been scored twice.
+    assert callback.ledger.scored.tolist() == [2] * N
+    assert [len(step) for step in module.steps[4:]] == [BATCH // 2] * 16
+
+
+def test_in_between_the_last_known_losses_decide(solo: Any) -> None:
+    callback = ExampleSelection(TopLoss(0.5), scoring=ScoringPass(every=2), warmup=1)
+    chosen: list[Any] = []
+
+    class Watch:
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.current_epoch == 1 and batch_idx == 0:  # (0 + 1) % 2: no pass
+                known = callback.ledger.loss[batch[2]]
+                chosen.append(batch[2][known.argsort(descending=True)[: BATCH // 2]].sort().values.tolist())
+
+    torch.manual_seed(0)
+    module = solo.make(Classifier)
+    solo.fit(module, callback, solo.callback(Watch), data=loader(N, BATCH), max_epochs=2)
+    assert sorted(module.steps[4]) == chosen[0]
+
+
+def test_one_answer_to_where_scores_come_from() -> None:
+    for more in ({"rescore_every": 2}, {"max_age": 1}):
+        with pytest.raises(ValueError, match="Choose one"):
+            ExampleSelection(TopLoss(0.5), scoring=ScoringPass(every=2), **more)
+
+
+# ---------------------------------------------------------------------- a proxy
+
+
+def by_proxy(noisy: bool = False, lr: float | None = 0.1) -> ScoringPass:
+    proxy = Proxy(noisy)
+    return ScoringPass(proxy=proxy, proxy_optimizer=None if lr is None else torch.optim.SGD(proxy.parameters(), lr))
+
+
+def test_a_proxy_learns_from_the_rows_that_are_trained(solo: Any) -> None:
+    scoring = by_proxy()
+    before = copy.deepcopy(scoring.proxy)
+    module = fit(solo, ExampleSelection(TopLoss(0.5), scoring=scoring))
+    proxy: Any = scoring.proxy
+    assert proxy.batches == module.steps
+    # The same steps by hand end in the same place.
+    x, y, _ = rows(N)
+    optimizer = torch.optim.SGD(before.parameters(), 0.1)
+    for ids in module.steps:
+        optimizer.zero_grad()
+        before.example_losses((x[ids], y[ids], torch.tensor(ids))).mean().backward()
+        optimizer.step()
+    torch.testing.assert_close(proxy.state_dict(), before.state_dict())
+
+
+def test_a_proxy_without_optimizer_stays_as_it_is(solo: Any) -> None:
+    scoring = by_proxy(lr=None)
+    before = copy.deepcopy(scoring.proxy.state_dict())  # type: ignore
+    callback = ExampleSelection(TopLoss(0.5), scoring=scoring)
+    fit(solo, callback)
+    assert differences(before, scoring.proxy.state_dict()) == []  # type: ignore
+    assert callback.counters.scored == 4 * N
+
+
+def test_a_proxy_that_draws_leaves_the_training_alone(solo: Any) -> None:
+    scoring = by_proxy(noisy=True)
+    plain, stream = fit(solo, None), torch.get_rng_state()
+    beside = fit(solo, ExampleSelection(KeepAll(), scoring=scoring))
+    assert differences(dict(plain.state_dict()), dict(beside.state_dict())) == []
+    assert torch.equal(torch.get_rng_state(), stream)
+    assert len(scoring.proxy.batches) == 16  # type: ignore
+
+
+@pytest.mark.parametrize("more", [{"max_age": 1}, {"every": 2}])
+def test_losses_of_a_proxy_are_not_mixed_with_those_of_training(solo: Any, more: Any) -> None:
+    proxy, every = Proxy(), more.pop("every", 1)
+    callback = SelectiveBackprop(keep=0.5, scoring=ScoringPass(proxy=proxy, every=every), **more)
+    with pytest.raises(ValueError, match="leave the proxy out"):
+        fit(solo, callback)
