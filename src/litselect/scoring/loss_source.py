@@ -65,18 +65,22 @@ def _run(step: Callable[..., Any], batch: Any) -> Any:
 
 def _classify(proxy: nn.Module, batch: Any, n: int) -> Scores:
     """The cross-entropy of ``(inputs, classes)``."""
-    given: Any = batch
-    pair = isinstance(given, (list, tuple)) and len(cast("Any", given)) == 2
-    logits: Any = proxy(given[0]) if pair else None
-    targets: Any = given[1] if pair else None
+    inputs, targets = _pair(batch)
+    logits: Any = None if inputs is None else proxy(inputs)
     if not (_has_shape(logits, 2, n) and _has_shape(targets, 1, n) and not targets.is_floating_point()):
         raise CaptureError(
             "A proxy that is a plain network is taken for a classifier of batches (inputs, classes), but "
-            f"{type(proxy).__name__} got a {type(cast('Any', batch)).__name__} and made {_shown(logits)} of it. Define "
+            f"{type(proxy).__name__} got a {type(batch).__name__} and made {_shown(logits)} of it. Define "
             "`example_losses(self, batch)` on the proxy, make it a LightningModule, or pass loss_fn(proxy, batch)."
         )
     losses = F.cross_entropy(logits.float(), targets, reduction="none")
     return Scores(losses.detach(), logits.detach(), targets)
+
+
+def _pair(batch: Any) -> tuple[Any, Any]:
+    if isinstance(batch, (list, tuple)) and len(parts := cast("list[Any]", batch)) == 2:
+        return parts[0], parts[1]
+    return None, None
 
 
 def _has_shape(value: Any, dimensions: int, n: int) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from litselect.selectors.broken_rows import SHARES, broken_rows
+from litselect.selectors.broken_rows import SHARES, broken_rows
 from litselect.selectors.selection import Selection
 
 SCORES: Final = ("losses", "logits", "targets", "ids", "ratings", "percentiles", "confidences", "ages")
