@@ -83,7 +83,8 @@ def take_rows(batch: Any, indices: Int[Tensor, " kept"], n: int | None = None) -
 def take(column: Column, indices: Int[Tensor, " kept"]) -> Column:
     """The entries `indices` of one column."""
     if isinstance(column, Tensor):
-        return column.index_select(0, indices.to(column.device, non_blocking=True))
+        # To the host it must block: indices would be read before they have arrived.
+        return column.index_select(0, indices.to(column.device, non_blocking=column.device.type != "cpu"))
     if isinstance(column, np.ndarray):
         return cast("Column", column[indices.cpu().numpy()])
     return type(column)(column[i] for i in cast("Any", indices).tolist())
