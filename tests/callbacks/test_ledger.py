@@ -276,8 +276,8 @@ class WithOwnLosses(Noting):
 @pytest.mark.parametrize(
     ("make", "module", "message"),
     [
-        (lambda: ledger_scored(rescore_every=2), Noting, "three answers to one question"),
-        (lambda: ledger_scored(max_age=2), Noting, "three answers to one question"),
+        (lambda: ledger_scored(rescore_every=2), Noting, "answers to one question"),
+        (lambda: ledger_scored(max_age=2), Noting, "answers to one question"),
         (lambda: SelectiveBackprop(0.5, rescore_every=0), Noting, "rescore_every >= 1"),
         (lambda: SelectiveBackprop(0.5, max_age=-1), Noting, "max_age >= 0"),
         (lambda: ledger_scored(across_ranks=True), Noting, "across_ranks=False"),
@@ -296,7 +296,7 @@ def test_settings_that_do_not_fit(solo: Any, make: Any, module: type, message: s
 
 
 def test_scoring_of_another_kind() -> None:
-    with pytest.raises(TypeError, match='ScoringPass or "ledger"'):
+    with pytest.raises(TypeError, match='ScoringPass, "ledger" or "auto"'):
         ExampleSelection(TopLoss(0.5), scoring="none")  # type: ignore[arg-type]
 
 

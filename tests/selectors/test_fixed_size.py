@@ -8,11 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from litselect.selectors import LossPercentile, RandomSubset, Selection, TopLoss
 from litselect.selectors.fixed_size import floored_probabilities, inclusion_probabilities, systematic_sample
-from litselect.selectors.selector import Selector
 from tests import shapes
 
 TINY = torch.finfo(torch.float64).tiny
@@ -182,57 +179,6 @@ def test_the_size_is_exact_whatever_the_law_and_the_draw(
     rows = systematic_sample(pi, k, draws[1:], draws[0])
     assert len(rows) == len(set(rows.tolist())) == k
     assert set((pi >= 1).nonzero().squeeze(1).tolist()) <= set(rows.tolist())
-
-
-# ---------------------------------------------------------------------- no host sync
-
-SYNCS = {"_local_scalar_dense", "item", "nonzero", "masked_select", "is_nonzero", "equal", "unique", "_unique2"}
-
-
-class CountSyncs(TorchDispatchMode):
-    """Notes every operation that must wait for the device: a value to the host, or a size that depends on one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        boolean_index = name in ("index", "index_put", "index_put_") and any(
-            isinstance(index, Tensor) and index.dtype == torch.bool for index in args[1]
-        )
-        if name in SYNCS or boolean_index:
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
-
-
-def syncs(selector: Selector, calls: int = 3) -> list[str]:
-    """The syncs of `select`; the check for NaN, which is made on the CPU alone, is not counted."""
-    with shapes.unchecked(), CountSyncs() as counter:
-        for _ in range(calls):
-            selector.select(4, **{"losses": torch.rand(8)} if selector.needs else {})
-    return counter.found
-
-
-def test_the_fixed_size_form_needs_no_host_sync() -> None:
-    assert syncs(LossPercentile(0.5, history=20)) == []
-    assert syncs(TopLoss(0.5)) == []
-    with CountSyncs() as counter:
-        RandomSubset(0.5).select(4, candidates=8, device=torch.device("cpu"))
-    assert counter.found == []
-
-
-class Waiting(TopLoss):
-    def select(self, k: int, *, losses: Tensor) -> Selection:
-        rows = (losses >= losses.sort().values[-k]).nonzero().squeeze(1)
-        float(losses.mean())
-        losses[losses > 0]
-        return Selection(rows)
-
-
-def test_a_host_sync_would_be_noticed() -> None:
-    assert syncs(LossPercentile(0.5, fixed_size=False), calls=1) == ["nonzero"]
-    assert syncs(Waiting(0.5), calls=1) == ["nonzero", "_local_scalar_dense", "index"]
 
 
 # ---------------------------------------------------------------------- a floor

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from litselect.callbacks.alarms import Alarms
-from litselect.callbacks.id_tap import IdTap
+from litselect.callbacks.id_tap import IdTap, validated
 from litselect.callbacks.loader_watch import LoaderWatch
 from litselect.callbacks.merge_ranks import highest, merge_ranks
 from litselect.callbacks.score_plan import ScorePlan
@@ -44,6 +44,7 @@ class ExampleMemory:
         self.known = KnownScores(self.ledger)
         self.ranks = LossRanks()
         self.labels: Tensor | None = None  # [size] int32, the class of each example, -1 where it is not known
+        self._early_labels: Tensor | None = None  # on the CPU, as the epoch found them, if `_frozen`
         self.alarms = Alarms()
         self.learning_rate_factor = 1.0
         self._selecting = False  # whether this epoch selects from its beginning
@@ -109,6 +110,9 @@ class ExampleMemory:
         """
         self.ledger.to(device)
         self.share(device)
+        if self.labels is not None:
+            self._early_labels = self.labels.to("cpu", copy=True) if self._frozen else None
+            self.labels = self.labels.to(device)  # those of a data set or a checkpoint are on the CPU
         self.known.begin_epoch(step)
         self.plan.begin_epoch(epoch, active)
         if epoch:
@@ -128,8 +132,9 @@ class ExampleMemory:
     def recall(self, ids: Int[Tensor, " batch"]) -> dict[str, Any]:
         """What is known of `ids`, see `KnownScores.of`, and their classes, where the loss told them."""
         known = self.known.of(ids)
-        if self.labels is not None:
-            known["targets"] = self.labels[ids.to(self.labels.device)].long().to(ids.device)
+        labels = self.labels if self._early_labels is None else self._early_labels
+        if labels is not None:
+            known["targets"] = labels[ids.to(labels.device)].long().to(ids.device)
         return known
 
     def arrive(self, trainer: Trainer, batch: Any, batch_idx: int, n: int) -> tuple[Tensor, Selection | None]:
@@ -141,7 +146,7 @@ class ExampleMemory:
         """
         device = self.ledger.loss.device
         if self._find is not None:
-            ids = _validated(self._find(batch), n).to(device)
+            ids = validated(self._find(batch), n).to(device)
             if int(ids.max()) >= self.ledger.size:
                 self.ledger.grow(max(2 * self.ledger.size, int(ids.max()) + 1))
             return ids, None
@@ -284,16 +289,6 @@ class ExampleMemory:
         self.alarms.load_state_dict(state["alarms"])
         self.plan.scored_epoch = state["scored_epoch"]
         self.learning_rate_factor = state["learning_rate_factor"]
-
-
-def _validated(ids: Any, n: int) -> Tensor:
-    if not isinstance(ids, Tensor) or ids.shape != (n,) or ids.is_floating_point() or bool((ids < 0).any()):
-        got = f"{ids.dtype} of shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
-        raise ValueError(
-            f"`ids` must find one integer >= 0 for each row of the batch, a tensor of shape ({n},), but found {got}. "
-            "Pass a function such as `ids=lambda batch: batch[2]`."
-        )
-    return ids.long()
 
 
 def _all(place: int, length: int, ids: list[int]) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, cast
 
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from litselect.callbacks.tapped_sampler import REMEDY, Decide, Delivery, TappedIterator, TappedSampler
 
 if TYPE_CHECKING:
+    from jaxtyping import Int
     from pytorch_lightning import Trainer
 
 
@@ -88,6 +90,21 @@ class IdTap:
                 f"({', '.join(type(iterator).__name__ for iterator in running)}). {REMEDY}"
             )
         return taps[0]
+
+
+def validated(ids: Any, n: int) -> Int[Tensor, " batch"]:
+    """What `ids` found in a batch of `n` rows.
+
+    Raises:
+        ValueError: if that is anything but one integer a row.
+    """
+    if not isinstance(ids, Tensor) or ids.shape != (n,) or ids.is_floating_point() or bool((ids < 0).any()):
+        got = f"{ids.dtype} of shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
+        raise ValueError(
+            f"`ids` must find one integer >= 0 for each row of the batch, a tensor of shape ({n},), but found {got}. "
+            "Pass a function such as `ids=lambda batch: batch[2]`."
+        )
+    return ids.long()
 
 
 def _is_a(value: Any, kind: type[Any]) -> bool:

@@ -83,7 +83,8 @@ def take_rows(batch: Any, indices: Int[Tensor, " kept"], n: int | None = None) -
 def take(column: Column, indices: Int[Tensor, " kept"]) -> Column:
     """The entries `indices` of one column."""
     if isinstance(column, Tensor):
-        indices = indices.to(column.device, non_blocking=True)
+        # To the host it must block: indices would be read before they have arrived.
+        indices = indices.to(column.device, non_blocking=column.device.type != "cpu")
         # Indexing keeps the layout of images (channels_last), index_select takes half the time.
         return column.index_select(0, indices) if column.is_contiguous() else column[indices]
     if isinstance(column, np.ndarray):

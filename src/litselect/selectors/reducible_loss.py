@@ -72,20 +72,25 @@ class ReducibleLoss(Selector):
                 )
         else:
             size = len(self._table)
-            if outside := int(((ids < 0) | (ids >= size)).sum()):
-                raise ValueError(
-                    f"Irreducible losses are known for ids 0 to {size - 1}, but {outside} of {len(ids)} ids are "
-                    f"outside ({int(ids.min())} to {int(ids.max())}). Compute the table for the data set in training."
-                )
             self._table = self._table.to(ids.device)
-            found = self._table[ids]
+            inside = (ids >= 0) & (ids < size)
+            found = self._table[ids.clamp(0, size - 1)].masked_fill(~inside, torch.nan)
         if unknown := int((~found.isfinite()).sum()):
+            self._refuse_outside(ids)
             first = int(ids[~found.isfinite()][0])
             raise ValueError(
                 f"{unknown} of {len(ids)} examples have no finite irreducible loss (the first has id {first}). "
                 "Compute theirs too, or leave them out of the training data (they may be the held-out ones)."
             )
         return found
+
+    def _refuse_outside(self, ids: Int[Tensor, " batch"]) -> None:
+        size = 0 if self._table is None else len(self._table)
+        if size and (outside := int(((ids < 0) | (ids >= size)).sum())):
+            raise ValueError(
+                f"Irreducible losses are known for ids 0 to {size - 1}, but {outside} of {len(ids)} ids are "
+                f"outside ({int(ids.min())} to {int(ids.max())}). Compute the table for the data set in training."
+            )
 
     def __repr__(self) -> str:
         shown = self.irreducible

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 import torch
 
+from litselect.selectors.broken_rows import SHARES, broken_rows
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, Shaped
     from torch import Tensor
 
-    from litselect.selectors.broken_rows import SHARES, broken_rows
-from litselect.selectors.broken_rows import SHARES, broken_rows
-from litselect.selectors.selection import Selection
+    from litselect.selectors.selection import Selection
 
 SCORES: Final = ("losses", "logits", "targets", "ids", "ratings", "percentiles", "confidences", "ages")
 """The tensors that a selector can be given, one row a candidate."""

@@ -75,7 +75,7 @@ class Stratified(Wrapper):
         for members, seats in zip(classes.values(), self._seats(k, sizes), strict=True):
             if seats == 0:
                 continue
-            member = torch.tensor(members, device=device)
+            member = torch.tensor(members).to(device, non_blocking=True)
             chosen = self._choose_among(member, seats, {**scores, "targets": targets})
             rows.append(member[chosen.indices])
             if chosen.weights is not None:
