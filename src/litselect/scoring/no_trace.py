@@ -60,9 +60,18 @@ class NoTrace(AbstractContextManager["NoTrace"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.put_back()
+        del self._restore
+
+    def put_back(self) -> None:
+        """Put everything back now; the module may run on, and this can be called again."""
         for restore in self._restore:
             restore()
-        del self._restore
+
+
+def streams(module: nn.Module) -> list[Callable[[], None]]:
+    """How to put the global random streams, those of `module`'s device among them, back to where they are now."""
+    return _random_streams(module)
 
 
 def _random_streams(module: nn.Module) -> list[Callable[[], None]]:
