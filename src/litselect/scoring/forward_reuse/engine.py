@@ -105,25 +105,34 @@ class ForwardReuse:
         trace = NoTrace(self._module, training=None)
         trace.__enter__()
         recorder = Recorder(self._module)
-        capture = BoundaryCapture(n, recorder)
+        capture, ended = BoundaryCapture(n, recorder), False
         hooks = torch.autograd.graph.saved_tensors_hooks(recorder.pack, recorder.unpack)
         try:
             with recorder, hooks, self._edges(capture.reach):
                 losses = capture.run(lambda: step(batch))
             recorder.end()
+            ended = True
         except Exception as error:
             raise Unsupported(f"recording it raised {type(error).__name__}: {error}") from None
         finally:
             trace.put_back()
+            if self._versions_now() != versions:
+                recorder.fail("the forward changes parameters")
+            if not ended:
+                recorder.free()
         if losses is None:
+            recorder.free()
             return None
         if recorder.failure is not None:
             raise Unsupported(recorder.failure)
-        if self._versions_now() != versions:
-            raise Unsupported("the forward changes parameters")
         kind = (n, tuple(map(id, recorder.ops)), tuple(tensor.shape for tensor in recorder.saved))
         self.recording, self._versions = Recording(step, batch, n, recorder, kind, trace), versions
         return Scores(losses, capture.logits, capture.targets, capture.others)
+
+    def is_prepared(self, k: int) -> bool:
+        """Whether a replay of `k` rows has been planned and checked."""
+        key = k, self.recording.kind if self.recording is not None else None
+        return key in self._plans and key not in self._unsettled
 
     def prepare(self, rows: Tensor) -> None:
         """Plan the replay of so many rows, and check it, unless that is done. Leaves no trace.
@@ -176,6 +185,7 @@ class ForwardReuse:
         recording, self.recording = self.recording, None
         assert recording is not None
         if self._versions_now() != self._versions:
+            recording.recorder.free()
             raise Unsupported("parameters change between the scoring and the training of a batch")
         try:
             return Replay(self._plans[len(rows), recording.kind], recording.recorder, rows).run(call)
@@ -187,10 +197,14 @@ class ForwardReuse:
                 own.pop(name, None)
             own.update(kept)
             raise Unsupported(f"a replay differs: {error}") from None
+        finally:
+            recording.recorder.free()  # from here on the graph alone holds what it needs
 
     def drop(self) -> None:
         """Free the recording."""
-        self.recording = None
+        if self.recording is not None:
+            self.recording.recorder.free()
+            self.recording = None
 
     def _look_for_batch_norm(self) -> None:
         if not self._batch_norm and any(

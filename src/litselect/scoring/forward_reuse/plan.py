@@ -67,21 +67,31 @@ class Plan:
         Raises:
             Unsupported: if k rows are computed otherwise than N.
         """
-        k = len(rows)
-        one = Probe.run(step, take_rows(batch, rows, n), edges)
-        restore()
-        cls._compare(recorder, one, n, k)
         replaced, spare = _replacement(rows, n)
-        other = Probe.run(step, take_rows(batch, spare, n), edges)
-        restore()
-        if other.ops != one.ops or len(other.saved) != len(one.saved):
-            raise Unsupported("the operations of the forward depend on the content of the rows")
+        one = other = None
+        try:
+            one = Probe.run(step, take_rows(batch, rows, n), edges)
+            restore()
+            cls._compare(recorder, one, n, len(rows))
+            other = Probe.run(step, take_rows(batch, spare, n), edges)
+            if other.ops != one.ops or len(other.saved) != len(one.saved):
+                raise Unsupported("the operations of the forward depend on the content of the rows")
+            return cls._from_probes(recorder, one, other, n, len(rows), replaced)
+        finally:
+            restore()
+            for probe in (one, other):
+                if probe is not None:
+                    probe.free()
+
+    @classmethod
+    def _from_probes(cls, recorder: Recorder, one: Probe, other: Probe, n: int, k: int, replaced: int) -> Plan:
         fresh = one.fresh()
         places = [place for place in recorder.alive if fresh[place[0]][place[1]]]
-        sightings = [
-            Sighting(tuple(big.shape), small, changed)
-            for big, small, changed in zip(recorder.saved, one.saved, other.saved, strict=True)
-        ] + [Sighting(tuple(recorder.alive[i, j].shape), one.held[i][j], other.held[i][j]) for i, j in places]
+        pairs = zip(recorder.saved, one.saved, other.saved, strict=True)
+        sightings = [Sighting(tuple(big.shape), small, changed) for big, small, changed in pairs]
+        sightings += [
+            Sighting(tuple(recorder.alive[i, j].shape), one.held[i][j], other.held[i][j]) for i, j in places
+        ]
         layouts = find_layouts(sightings, n, k, replaced)
         saved: list[RowLayout | None] = []
         for layout in layouts[: len(recorder.saved)]:

@@ -93,6 +93,10 @@ class Probe(TorchDispatchMode):
             self.results.append(None if traits.is_view else [_describe(item, args, kwargs, traits) for item in items])
         return result
 
+    def free(self) -> None:
+        """Forget all tensors. Their graph holds this object, so that they would hold each other for ever."""
+        self.saved, self.held = [], []
+
     def fresh(self) -> list[list[bool]]:
         """Which results of each operation lie in memory that the forward itself has made."""
         made = {

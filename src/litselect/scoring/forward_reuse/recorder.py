@@ -99,7 +99,8 @@ class Recorder(TorchDispatchMode):
     def fail(self, reason: str) -> None:
         """Give up recording; the step itself goes on."""
         self.failure = self.failure or reason
-        self.saved, self._results, self._targets, self.frozen = [], [], [], True
+        self.frozen = True
+        self.free()
 
     def freeze(self) -> None:
         """The first loss is reached: keep what is held, and what the forward changed."""
@@ -137,6 +138,10 @@ class Recorder(TorchDispatchMode):
             self.fail("training_step calls no loss function of torch.nn.functional")
         elif self.failure is None and self._versions != self._sum_of_versions():
             self.fail("training_step changes in place, after its loss, what the forward computed")
+
+    def free(self) -> None:
+        """Forget all tensors. Their graph holds this object, so that they would hold each other for ever."""
+        self.saved, self.alive, self._results, self._targets, self._state = [], {}, [], [], []
 
     def commit(self) -> None:
         """Let the forward have happened: its buffers and random streams are from now on those after it."""

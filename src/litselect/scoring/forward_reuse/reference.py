@@ -68,7 +68,7 @@ class Reference(TorchDispatchMode):
     def __init__(self, plan: Plan, recorder: Recorder, rows: Tensor, values: dict[int, tuple[Tensor, ...]]) -> None:
         super().__init__()
         self._plan, self._recorder, self._values = plan, recorder, values
-        self._slices = SavedRows(plan, recorder.saved, rows)
+        self._slices = SavedRows(plan, rows)
         self._i = 0
         self._packing = False
         self.difference = 0.0

@@ -31,11 +31,13 @@ class Replay(TorchDispatchMode):
 
     def __init__(self, plan: Plan, recorder: Recorder, rows: Tensor) -> None:
         super().__init__()
-        self._plan, self._recorder, self._rows = plan, recorder, rows
+        self._plan, self._recorder = plan, recorder
         self._calls, self._length, self._fillable = plan.calls, len(plan.calls), plan.fillable
         self._i = self._saved = 0
         self._made: list[Any] = []
-        self.slices = SavedRows(plan, recorder.saved, rows)
+        self._slices = SavedRows(plan, rows)
+        self._packed = self._slices.pack(recorder.saved)
+        self._to_save = len(self._packed)
         self.done = False
 
     def run(self, call: Callable[[], Any]) -> Any:
@@ -44,7 +46,7 @@ class Replay(TorchDispatchMode):
         Raises:
             Diverged: if the operations are not those of the plan.
         """
-        with self, torch.autograd.graph.saved_tensors_hooks(self._pack, self.slices.unpack):
+        with self, torch.autograd.graph.saved_tensors_hooks(self._pack, self._slices.unpack):
             result = call()
         if not self.done:
             if self._i != self._length:
@@ -85,9 +87,9 @@ class Replay(TorchDispatchMode):
         return result
 
     def _pack(self, tensor: Tensor) -> Any:
-        if self._saved < len(self._plan.saved):
+        if self._saved < self._to_save:
             self._saved += 1
-            return self._saved - 1
+            return self._packed[self._saved - 1]
         if self._i != self._length:
             raise Diverged(f"autograd saves more than the {self._saved} tensors of the plan")
         return tensor.detach() if self.done else self._of_first_loss(tensor)
@@ -99,8 +101,8 @@ class Replay(TorchDispatchMode):
 
     def _finish(self) -> None:
         """The first loss: let everything that is held have its value, and the forward have happened."""
-        if self._saved != len(self._plan.saved):
-            raise Diverged(f"autograd saved {self._saved} of {len(self._plan.saved)} tensors")
+        if self._saved != self._to_save:
+            raise Diverged(f"autograd saved {self._saved} of {self._to_save} tensors")
         self.done = True
         with torch._C.DisableTorchFunction(), torch.no_grad():
             for places, made in zip(self._fillable, self._made, strict=True):
@@ -109,7 +111,7 @@ class Replay(TorchDispatchMode):
                         tensor = item()
                         if tensor is not None:
                             self._fill(tensor, place)
-        self._made = []
+        self._made, self._packed = [], []  # the graph holds this object, and is to be freed piece by piece
         self._recorder.commit()
         if torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu"):
             torch.clear_autocast_cache()  # of parameters in a lower precision, which were not computed
@@ -125,7 +127,7 @@ class Replay(TorchDispatchMode):
             if stride == 0 and tensor.shape[dim] > 1:  # expanded: one entry stands for all
                 tensor, recorded = tensor.narrow(dim, 0, 1), recorded.narrow(dim, 0, 1)
                 layout = None if isinstance(layout, RowLayout) and layout.dim == dim else layout
-        tensor.copy_(self.slices.rows(recorded, layout))
+        tensor.copy_(self._slices.rows(recorded, layout))
 
 
 def _make(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
