@@ -47,7 +47,7 @@ class BoundaryCapture(LossCapture):
     def reach(self) -> None:
         """The network's part ends here."""
         self._recorder.freeze()
-        torch._C._set_grad_enabled(False)
+        torch.set_grad_enabled(False)
 
     def _total(self, step: Callable[[], Any]) -> Tensor | None:
         def with_gradients() -> Any:

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 from litselect.scoring.forward_reuse.boundary import BoundaryCapture
 from litselect.scoring.forward_reuse.plan import Plan
 from litselect.scoring.forward_reuse.probe import Edges
-from litselect.scoring.forward_reuse.recorder import Recorder
+from litselect.scoring.forward_reuse.recorder import NO_LOSS, Recorder
 from litselect.scoring.forward_reuse.replay import Replay
 from litselect.scoring.forward_reuse.self_check import check
 from litselect.scoring.forward_reuse.unsupported import Diverged, Unsupported
@@ -113,7 +113,8 @@ class ForwardReuse:
             recorder.end()
             ended = True
         except Exception as error:
-            raise Unsupported(f"recording it raised {type(error).__name__}: {error}") from None
+            found = f"recording it raised {type(error).__name__}: {error}"
+            raise Unsupported(found if recorder.frozen else f"{NO_LOSS} ({found})") from None
         finally:
             trace.put_back()
             if self._versions_now() != versions:

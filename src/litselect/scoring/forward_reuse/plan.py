@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litselect.scoring.forward_reuse.probe import Edges, Probe, Result
+from litselect.scoring.forward_reuse.probe import Edges, Probe, Result, storage_of
 from litselect.scoring.forward_reuse.recorder import Place, Recorder
 from litselect.scoring.forward_reuse.row_layout import RowLayout, Sighting, find_layouts
 from litselect.scoring.forward_reuse.unsupported import Unsupported
@@ -89,9 +89,7 @@ class Plan:
         places = [place for place in recorder.alive if fresh[place[0]][place[1]]]
         pairs = zip(recorder.saved, one.saved, other.saved, strict=True)
         sightings = [Sighting(tuple(big.shape), small, changed) for big, small, changed in pairs]
-        sightings += [
-            Sighting(tuple(recorder.alive[i, j].shape), one.held[i][j], other.held[i][j]) for i, j in places
-        ]
+        sightings += [Sighting(tuple(recorder.alive[i, j].shape), one.held[i][j], other.held[i][j]) for i, j in places]
         layouts = find_layouts(sightings, n, k, replaced)
         saved: list[RowLayout | None] = []
         for layout in layouts[: len(recorder.saved)]:
@@ -138,7 +136,7 @@ def _call(func: Any, results: list[Result] | None, single: bool) -> Call:
 
 def _shared(saved: list[Tensor]) -> list[tuple[int, int]]:
     """Which tensors are one, under the number of the first, and how often that occurs."""
-    keys = [(t.untyped_storage()._cdata, t.storage_offset(), tuple(t.shape), t.stride(), t.dtype) for t in saved]
+    keys = [(storage_of(t), t.storage_offset(), tuple(t.shape), t.stride(), t.dtype) for t in saved]
     first: dict[Any, int] = {}
     numbers = [first.setdefault(key, i) for i, key in enumerate(keys)]
     return [(number, numbers.count(number)) for number in numbers]

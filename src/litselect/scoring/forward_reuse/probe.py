@@ -47,7 +47,7 @@ class Probe(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        cast("Any", super()).__init__()
         self.ops: list[Any] = []
         self.results: list[list[Result] | None] = []
         self.single: list[bool] = []
@@ -85,10 +85,11 @@ class Probe(TorchDispatchMode):
         result = func(*args, **kwargs)
         if not self._frozen:
             several = isinstance(result, (tuple, list))
-            items = cast("list[Any]", list(result) if several else [result])
+            items: list[Any] = list(cast("Any", result)) if several else [result]
             self.ops.append(func)
             self.single.append(not several)
-            self.held.append(items)
+            # Not the tensors themselves: what a factory returns is copied where someone else holds it.
+            self.held.append([item.data if isinstance(item, Tensor) else item for item in items])
             traits = traits_of(func)
             self.results.append(None if traits.is_view else [_describe(item, args, kwargs, traits) for item in items])
         return result
@@ -100,12 +101,12 @@ class Probe(TorchDispatchMode):
     def fresh(self) -> list[list[bool]]:
         """Which results of each operation lie in memory that the forward itself has made."""
         made = {
-            _storage(item)
+            storage_of(item)
             for found, items in zip(self.results, self.held, strict=True)
             for result, item in zip(found or [], items, strict=False)
             if result.make is not None
         }
-        return [[isinstance(item, Tensor) and _storage(item) in made for item in items] for items in self.held]
+        return [[isinstance(item, Tensor) and storage_of(item) in made for item in items] for items in self.held]
 
 
 def _describe(item: Any, args: tuple[Any, ...], kwargs: dict[str, Any], traits: Any) -> Result:
@@ -120,5 +121,6 @@ def _describe(item: Any, args: tuple[Any, ...], kwargs: dict[str, Any], traits: 
     return Result(make=lambda: torch.empty_strided(shape, strides, dtype=dtype, device=device))
 
 
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+def storage_of(tensor: Tensor) -> int:
+    """What tells the memory of one tensor from that of another, while both are held."""
+    return cast("Any", tensor.untyped_storage())._cdata

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from litselect.scoring.forward_reuse.op_traits import refusal, traits_of
 from litselect.scoring.no_trace import streams
 
+NO_LOSS = "training_step calls no loss function of torch.nn.functional"
 Place = tuple[int, int]
 """Which result of which operation."""
 
@@ -34,7 +35,7 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, module: nn.Module) -> None:
-        super().__init__()
+        cast("Any", super()).__init__()
         self.ops: list[Any] = []
         self.saved: list[Tensor] = []
         self.alive: dict[Place, Tensor] = {}
@@ -53,16 +54,15 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
+        result: Any = func(*args, **kwargs)
         if self.frozen:
             return result
         self.ops.append(func)
-        kind = type(result)
+        kind = cast("Any", type(result))
         if kind is Tensor:
             self._results.append(ref(result))
-        elif isinstance(result, (tuple, list)):
-            items = cast("list[Any]", result)
-            self._results.append([ref(item) if isinstance(item, Tensor) else None for item in items])
+        elif kind in (tuple, list):
+            self._results.append([ref(item) if isinstance(item, Tensor) else None for item in result])
         else:
             self._results.append(None)
             if isinstance(result, Tensor) and kind is not nn.Parameter:
@@ -111,7 +111,7 @@ class Recorder(TorchDispatchMode):
             self.fail("training_step comes to its first loss, log or metric before autograd has saved anything")
             return
         for i, found in enumerate(self._results):
-            for j, item in enumerate(found if isinstance(found, list) else [found]):
+            for j, item in enumerate(_items(found)):
                 tensor = None if item is None else item()
                 if tensor is not None:
                     self.alive[i, j] = tensor
@@ -135,7 +135,7 @@ class Recorder(TorchDispatchMode):
     def end(self) -> None:
         """The step is over."""
         if self.failure is None and not self.frozen:
-            self.fail("training_step calls no loss function of torch.nn.functional")
+            self.fail(NO_LOSS)
         elif self.failure is None and self._versions != self._sum_of_versions():
             self.fail("training_step changes in place, after its loss, what the forward computed")
 
@@ -166,4 +166,8 @@ def _setter(generator: torch.Generator) -> Callable[[], None]:
 
 
 def _flat(results: list[Any]) -> list[Any]:
-    return [item for found in results for item in (found if isinstance(found, list) else [found])]
+    return [item for found in results for item in _items(found)]
+
+
+def _items(found: Any) -> list[Any]:
+    return cast("list[Any]", found) if isinstance(found, list) else [found]

@@ -25,7 +25,7 @@ class DrawnValues(TorchDispatchMode):
     """
 
     def __init__(self, length: int) -> None:
-        super().__init__()
+        cast("Any", super()).__init__()
         self._length, self._i = length, 0
         self.values: dict[int, tuple[Tensor, ...]] = {}
 
@@ -49,7 +49,7 @@ class DrawnValues(TorchDispatchMode):
             items = cast("tuple[Any, ...]", result if isinstance(result, (tuple, list)) else (result,))
             self.values[self._i] = tuple(item.clone() for item in items)
         self._i += 1
-        return result
+        return cast("Any", result)
 
 
 class Reference(TorchDispatchMode):
@@ -66,7 +66,7 @@ class Reference(TorchDispatchMode):
     """
 
     def __init__(self, plan: Plan, recorder: Recorder, rows: Tensor, values: dict[int, tuple[Tensor, ...]]) -> None:
-        super().__init__()
+        cast("Any", super()).__init__()
         self._plan, self._recorder, self._values = plan, recorder, values
         self._slices = SavedRows(plan, rows)
         self._i = 0
@@ -74,7 +74,7 @@ class Reference(TorchDispatchMode):
         self.difference = 0.0
 
     def run(self, step: Callable[[], Any]) -> Any:
-        """What `step` returns. Autograd saves through hooks, as in the other runs, or it would call other operations."""
+        """What `step` returns. Autograd saves through hooks, without which it would call other operations."""
         with self, torch.autograd.graph.saved_tensors_hooks(self._pack, _same):
             return step()
 
@@ -141,7 +141,7 @@ class Reference(TorchDispatchMode):
                 continue  # it was changed in place since
             recorded = self._slices.rows(recorded, layout).double()
             if recorded.isfinite().all():
-                difference = (item.double() - recorded).norm() / recorded.norm().clamp_min(1e-12)
+                difference = norm_of(item.double() - recorded) / norm_of(recorded).clamp_min(1e-12)
                 self.difference = max(self.difference, float(difference))
 
 
@@ -164,3 +164,8 @@ def _nothing(_: Any) -> Tensor:
 
 def _same(packed: Any) -> Any:
     return packed
+
+
+def norm_of(tensor: Tensor) -> Tensor:
+    """The Euclidean norm of all elements."""
+    return tensor.square().sum().sqrt()

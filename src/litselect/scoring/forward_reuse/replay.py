@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from weakref import ref
 
 import torch
@@ -30,7 +30,7 @@ class Replay(TorchDispatchMode):
     """
 
     def __init__(self, plan: Plan, recorder: Recorder, rows: Tensor) -> None:
-        super().__init__()
+        cast("Any", super()).__init__()
         self._plan, self._recorder = plan, recorder
         self._calls, self._length, self._fillable = plan.calls, len(plan.calls), plan.fillable
         self._i = self._saved = 0
@@ -62,6 +62,7 @@ class Replay(TorchDispatchMode):
             if not self.done:
                 self._finish()
             return func(*args, **(kwargs or {}))
+        result: Any
         planned, kind, what = self._calls[i]
         if planned is not func:
             raise Diverged(f"operation {i} was {planned}, but is now {func}")
@@ -78,13 +79,13 @@ class Replay(TorchDispatchMode):
         else:
             single, results = what
             found = [_make(one, args, kwargs or {}) for one in results]
-            result = found[0] if single else tuple(found)
+            result = cast("Any", found[0] if single else tuple(found))
         if self._fillable[i]:
-            items: Any = result if isinstance(result, (tuple, list)) else [result]
+            items = cast("Any", result if isinstance(result, (tuple, list)) else [result])
             self._made.append([ref(items[j]) for _, j in self._fillable[i]])
         else:
             self._made.append(None)
-        return result
+        return cast("Any", result)
 
     def _pack(self, tensor: Tensor) -> Any:
         if self._saved < self._to_save:
@@ -104,13 +105,13 @@ class Replay(TorchDispatchMode):
         if self._saved != self._to_save:
             raise Diverged(f"autograd saved {self._saved} of {self._to_save} tensors")
         self.done = True
-        with torch._C.DisableTorchFunction(), torch.no_grad():
+        with cast("Any", torch)._C.DisableTorchFunction(), torch.no_grad():
             for places, made in zip(self._fillable, self._made, strict=True):
-                if made is not None:
-                    for place, item in zip(places, made if isinstance(made, list) else [made], strict=False):
-                        tensor = item()
-                        if tensor is not None:
-                            self._fill(tensor, place)
+                items = cast("list[Any]", made) if isinstance(made, list) else [made] if made is not None else []
+                for place, item in zip(places, items, strict=False):
+                    tensor = item()
+                    if tensor is not None:
+                        self._fill(tensor, place)
         self._made, self._packed = [], []  # the graph holds this object, and is to be freed piece by piece
         self._recorder.commit()
         if torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu"):

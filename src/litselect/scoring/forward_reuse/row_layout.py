@@ -115,7 +115,7 @@ def _split(seen: Sighting, dim: int, factor: int, k: int, replaced: int) -> tupl
         change = (seen.one.detach() - seen.other.detach()).abs().double()
     else:
         change = (seen.one != seen.other).double()
-    change = change.movedim(dim, 0).flatten(1).sum(1).nan_to_num()
+    change = change.movedim(dim, 0).reshape(change.shape[dim], -1).sum(1).nan_to_num()
     inside = {
         inner: float(change.reshape(factor // inner, k, inner)[:, replaced].sum())
         for inner in range(1, factor + 1)

@@ -78,4 +78,6 @@ class SavedRows:
         if places is None:
             places = self._places[key] = layout.places(self._rows, self._plan.n)
         with torch.no_grad():
-            return take_places(tensor, layout.dim, places if places.device == tensor.device else places.to(tensor.device))
+            return take_places(
+                tensor, layout.dim, places if places.device == tensor.device else places.to(tensor.device)
+            )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from litselect.scoring.forward_reuse.plan import Plan
-from litselect.scoring.forward_reuse.reference import DrawnValues, Reference
+from litselect.scoring.forward_reuse.reference import DrawnValues, Reference, norm_of
 from litselect.scoring.forward_reuse.replay import Replay
 from litselect.scoring.forward_reuse.unsupported import Unsupported
 from litselect.scoring.rows import take_rows
@@ -69,12 +69,12 @@ def compare_gradients(one: list[Tensor | None], other: list[Tensor | None]) -> t
     if [gradient is None for gradient in one] != [gradient is None for gradient in other]:
         return float("inf"), True
     pairs = [(_dense(a), _dense(b)) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
-    norms = [b.norm() for _, b in pairs]
+    norms = [norm_of(b) for _, b in pairs]
     if not norms:
         return 0.0, False
-    whole = torch.stack(norms).norm()
+    whole = norm_of(torch.stack(norms))
     errors = [
-        (a - b).norm() / (norm + 0.01 * whole).clamp_min(1e-30) for (a, b), norm in zip(pairs, norms, strict=True)
+        norm_of(a - b) / (norm + 0.01 * whole).clamp_min(1e-30) for (a, b), norm in zip(pairs, norms, strict=True)
     ]
     return float(torch.stack(errors).max().nan_to_num(float("inf"))), bool((torch.stack(norms) > 0).all())
 
