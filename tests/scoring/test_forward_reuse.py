@@ -308,6 +308,18 @@ def centred(net: nn.Module, batch: Any) -> Tensor:
     return F.cross_entropy(logits - logits.mean(0), batch[1])
 
 
+def counted_early(net: nn.Module, batch: Any) -> Tensor:
+    logits = net(batch[0])
+    accuracy = (logits.argmax(1) == batch[1]).float().mean()
+    return F.cross_entropy(logits, batch[1]) + 0 * accuracy
+
+
+def penalised_early(net: nn.Module, batch: Any) -> Tensor:
+    logits = net(batch[0])
+    size = logits.square().mean()
+    return F.cross_entropy(logits, batch[1]) + size
+
+
 class OnContext(torch.autograd.Function):
     """Keeps its input on the context, as a tensor."""
 
@@ -382,6 +394,8 @@ def test_steps_that_are_refused_and_why() -> None:
     assert "depend on values" in refused(net, lambda b: branch(net, b), batch)
     assert "reads values (tolist)" in refused(net, lambda b: reading(net, b), batch)
     assert "examples influence each other" in refused(net, lambda b: centred(net, b), batch)
+    assert "reduces over the examples before" in refused(net, lambda b: counted_early(net, b), batch)
+    assert "reduces over the examples before" in refused(net, lambda b: penalised_early(net, b), batch)
     assert "calls no loss function" in refused(net, lambda b: net(b[0]).square().mean(), batch)
     assert "has shape (12, 12)" in refused(similar, step_of(similar), batch)
     assert "has shape" in refused(lstm, step_of(lstm), series())

@@ -57,8 +57,7 @@ class ForwardReuse:
     metric) nothing is computed but the graph, and from there on everything. With that, the forward of N rows has
     happened: running statistics are updated once, and the random streams stand where it left them.
 
-    Gradients are those of the selected rows' loss, with the dropout masks of the forward of N. What is reduced over
-    the examples before the first loss keeps the value that it has over N rows.
+    Gradients are those of the selected rows' loss, with the dropout masks of the forward of N.
 
     Batch normalisation in train mode has to be asked for. Its gradient is then the formula of training over the k rows,
     :math:`dx = \frac{\gamma}{\sigma} (dy - \overline{dy} - \hat x \, \overline{dy\, \hat x})`, with :math:`\hat x`
@@ -191,15 +190,19 @@ class ForwardReuse:
         try:
             return Replay(self._plans[len(rows), recording.kind], recording.recorder, rows).run(call)
         except Diverged as error:
-            own = self._module.__dict__
-            kept = {name: own[name] for name in self._shadowed if name in own}
-            recording.trace.put_back()
-            for name in self._shadowed:
-                own.pop(name, None)
-            own.update(kept)
+            self._put_back_now(recording.trace)
             raise Unsupported(f"a replay differs: {error}") from None
         finally:
             recording.recorder.free()  # from here on the graph alone holds what it needs
+
+    def _put_back_now(self, trace: NoTrace) -> None:
+        """Undo the replay, but not what others have done to the module since the recording: shadows, private names."""
+        own = self._module.__dict__
+        kept = {name: value for name, value in own.items() if name in self._shadowed or name.startswith("_")}
+        trace.put_back()
+        for name in self._shadowed:
+            own.pop(name, None)
+        own.update(kept)
 
     def drop(self) -> None:
         """Free the recording."""

@@ -16,6 +16,8 @@ from litselect.scoring.forward_reuse.row_layout import RowLayout
 from litselect.scoring.forward_reuse.saved_rows import SavedRows
 from litselect.scoring.forward_reuse.unsupported import Diverged, Reached, Unsupported
 
+_COMPARED = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32})
+
 
 class DrawnValues(TorchDispatchMode):
     """Runs a forward up to its first loss and keeps what it draws, and the statistics of its batch normalisations.
@@ -63,6 +65,7 @@ class Reference(TorchDispatchMode):
 
     Attributes:
         difference: the largest relative difference between a held result and the recorded rows of it.
+        reduced: the same, of results that have no rows.
     """
 
     def __init__(self, plan: Plan, recorder: Recorder, rows: Tensor, values: dict[int, tuple[Tensor, ...]]) -> None:
@@ -71,7 +74,7 @@ class Reference(TorchDispatchMode):
         self._slices = SavedRows(plan, rows)
         self._i = 0
         self._packing = False
-        self.difference = 0.0
+        self.difference = self.reduced = 0.0
 
     def run(self, step: Callable[[], Any]) -> Any:
         """What `step` returns. Autograd saves through hooks, without which it would call other operations."""
@@ -133,16 +136,18 @@ class Reference(TorchDispatchMode):
     def _compare(self, i: int, result: Any) -> None:
         items = cast("tuple[Any, ...]", result if isinstance(result, (tuple, list)) else (result,))
         for j, item in enumerate(items):
-            layout, place = self._plan.results.get((i, j)), (i, j)
-            if not isinstance(layout, RowLayout) or not item.is_floating_point():
+            if (i, j) not in self._plan.results or item.dtype not in _COMPARED:
                 continue
-            recorded = self._recorder.alive[place]
-            if recorded._version:
+            layout, recorded = self._plan.results[i, j], self._recorder.alive[i, j]
+            if recorded._version or isinstance(layout, Unsupported):
                 continue  # it was changed in place since
             recorded = self._slices.rows(recorded, layout).double()
             if recorded.isfinite().all():
-                difference = norm_of(item.double() - recorded) / norm_of(recorded).clamp_min(1e-12)
-                self.difference = max(self.difference, float(difference))
+                difference = float(norm_of(item.double() - recorded) / norm_of(recorded).clamp_min(1e-12))
+                if layout is not None:
+                    self.difference = max(self.difference, difference)
+                elif torch.Tag.nondeterministic_seeded not in self._plan.calls[i][0].tags:  # whose seeds may be any
+                    self.reduced = max(self.reduced, difference)
 
 
 def _normalised(result: Any, values: tuple[Tensor, ...], args: tuple[Any, ...]) -> Any:

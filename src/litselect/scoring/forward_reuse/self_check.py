@@ -43,6 +43,11 @@ def check(plan: Plan, recording: Recording, rows: Tensor, module: nn.Module) -> 
             f"examples influence each other: rows that are computed alone differ by {reference.difference:.1e} from "
             f"what they are among all candidates (at most {limit:.0e} is rounding)"
         )
+    if reference.reduced > limit:
+        raise Unsupported(
+            "training_step reduces over the examples before its first loss, and that is over all candidates (let it do "
+            f"so after the loss; {reference.reduced:.1e} is the difference)"
+        )
     if ours is None or theirs is None:
         return False
     error, settled = compare_gradients(ours, theirs)
