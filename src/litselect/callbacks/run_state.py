@@ -47,6 +47,7 @@ def own_state(
         "skipped": callback.skipped,
         "checks": callback.checks,
         "verified": callback.verified,
+        "reuse_refused": callback.reuse_refused,
         "training_batch_size": callback.training_batch_size,
         "streams": None if device is None else streams_state(device),
         "ratings": {} if callback.ratings is None else callback.ratings.state_dict(),
