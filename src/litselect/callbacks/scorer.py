@@ -9,6 +9,8 @@ from torch import Tensor
 
 from litselect.callbacks.finite_guard import FiniteGuard
 from litselect.callbacks.quiet import quiet
+from litselect.callbacks.requirements import fewest_rows
+from litselect.callbacks.reused_forward import ReusedForward
 from litselect.scoring import CaptureError, Scores
 from litselect.scoring.rows import take_rows
 
@@ -38,6 +40,7 @@ class Scorer:
     ) -> None:
         self._callback, self._trainer, self._module, self._guard = callback, trainer, module, guard
         self.scores: Scores | None = None
+        self.reused = ReusedForward(callback, trainer, module, fewest_rows(module)) if callback.reuse_forward else None
         self._wants: frozenset[str] = frozenset()
 
     def know(
@@ -124,11 +127,12 @@ class Scorer:
             return module.training_step(*build_arguments(OrderedDict(), candidates, batch_idx).values())
 
         manual = not module.automatic_optimization
+        scoring = self.reused or callback.scoring
         with quiet(trainer, module), trainer.precision_plugin.train_step_context():
-            scores = callback.scoring.examine(module, batch, n, step=step, loss_fn=callback.loss_fn, gradients=manual)
+            scores = scoring.examine(module, batch, n, step=step, loss_fn=callback.loss_fn, gradients=manual)
             if scores is not None and not callback.verified:
                 callback.checks += 1
-                settled = callback.scoring.verify(
+                settled = scoring.verify(
                     module, batch, n, scores.losses, step=step, loss_fn=callback.loss_fn, gradients=manual
                 )
                 callback.verified = settled or callback.checks == _CHECKS
