@@ -212,7 +212,14 @@ def kept_view(net: nn.Module, batch: Any) -> Tensor:
     return F.cross_entropy(logits, batch[1]) + first.square().mean() + wide.exp().mean()
 
 
-@pytest.mark.parametrize("loss", [two_losses, penalty, masked_mean, kept_view])
+def distilled(net: nn.Module, batch: Any) -> Tensor:
+    """A loss that autograd saves an argument of before it calls any operation."""
+    with torch.no_grad():
+        target = net(batch[0] / 2).softmax(1)
+    return F.kl_div(net(batch[0]).log_softmax(1), target, reduction="batchmean")
+
+
+@pytest.mark.parametrize("loss", [distilled, two_losses, penalty, masked_mean, kept_view])
 def test_what_the_step_does_after_its_first_loss_is_computed(loss: Any) -> None:
     net, batch = mlp(), vectors()
     rows = take_rows(batch, ROWS, N)

@@ -167,6 +167,10 @@ class ForwardReuse:
                     del self._unsettled[key]
         except Diverged as error:
             raise Unsupported(f"a replay differs: {error}") from None
+        except Unsupported:
+            raise
+        except Exception as error:
+            raise Unsupported(f"planning a replay raised {type(error).__name__}: {error}") from None
         finally:
             recording.trace.put_back()
 

@@ -128,7 +128,8 @@ class Replay(TorchDispatchMode):
             if stride == 0 and tensor.shape[dim] > 1:  # expanded: one entry stands for all
                 tensor, recorded = tensor.narrow(dim, 0, 1), recorded.narrow(dim, 0, 1)
                 layout = None if isinstance(layout, RowLayout) and layout.dim == dim else layout
-        tensor.copy_(self._slices.rows(recorded, layout))
+        # Not as a change in place, which autograd forbids while it saves the tensor.
+        tensor.data.copy_(self._slices.rows(recorded, layout))
 
 
 def _make(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
