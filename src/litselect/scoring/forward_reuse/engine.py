@@ -87,6 +87,7 @@ class ForwardReuse:
         self._shadowed = shadowed
         self._plans: dict[Any, Plan] = {}
         self._unsettled: dict[Any, int] = {}
+        self._parameters: list[nn.Parameter] = []
         self._versions = 0
 
     def record(self, step: Step, batch: Any, n: int) -> Scores | None:
@@ -100,6 +101,7 @@ class ForwardReuse:
         """
         self.drop()
         self._look_for_batch_norm()
+        self._parameters = list(self._module.parameters())  # once: the walk takes longer than looking at them
         versions = self._versions_now()
         trace = NoTrace(self._module, training=None)
         trace.__enter__()
@@ -225,4 +227,4 @@ class ForwardReuse:
             )
 
     def _versions_now(self) -> int:
-        return sum(parameter._version for parameter in self._module.parameters())
+        return sum(parameter._version for parameter in self._parameters)

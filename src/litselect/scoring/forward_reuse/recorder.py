@@ -50,6 +50,10 @@ class Recorder(TorchDispatchMode):
         self._state: list[tuple[Tensor, Tensor]] = []
         self._versions = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and torch's guard against it takes longer than all of ours
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
