@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from litselect.scoring.forward_reuse import ForwardReuse, Unsupported, engine, plan, self_check
+from litselect.scoring.forward_reuse.row_block import RowBlock
 from litselect.scoring.forward_reuse.row_layout import RowLayout, take_places
 from litselect.scoring.no_trace import NoTrace
 from litselect.scoring.rows import take_rows
@@ -655,3 +656,21 @@ def test_rows_keep_the_memory_format() -> None:
     taken = take_places(x, 0, ROWS)
     assert torch.equal(taken, x[ROWS])
     assert taken.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(1, 1), (3, 1), (1, 4), (3, 4)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2, 0)])
+def test_blocks_of_rows_are_rows_in_any_memory_format(outer: int, inner: int, order: tuple[int, ...]) -> None:
+    inverse = [order.index(d) for d in range(3)]
+    full = torch.randn(outer * N * inner, 2, 5).permute(order).contiguous().permute(inverse)
+    layout = RowLayout(0, outer, inner)
+    block = RowBlock.of(full, layout, N, len(ROWS))
+    assert block is not None
+    taken = block.shaped(block.take(full, ROWS))
+    assert torch.equal(taken, take_places(full, 0, layout.places(ROWS, N)))
+    assert taken.permute(order).is_contiguous()
+
+
+def test_what_is_not_dense_has_no_block() -> None:
+    assert RowBlock.of(torch.randn(N, 1).expand(N, 3), RowLayout(0), N, 5) is None
+    assert RowBlock.of(torch.randn(N, 6)[:, ::2], RowLayout(0), N, 5) is None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from litselect.scoring.forward_reuse.probe import Edges, Probe, Result, storage_of
 from litselect.scoring.forward_reuse.recorder import Place, Recorder
+from litselect.scoring.forward_reuse.row_block import RowBlock
 from litselect.scoring.forward_reuse.row_layout import RowLayout, Sighting, find_layouts
 from litselect.scoring.forward_reuse.unsupported import Unsupported
 from litselect.scoring.rows import take_rows
@@ -30,7 +31,8 @@ class Plan:
         calls: of each operation: makes one new tensor, looks at memory, returns an argument, or returns several.
         fillable: which results lie in memory that is the forward's own, in the order of operations.
         saved: where the rows lie in what autograd saved.
-        shared: which of what autograd saved is one tensor (under one number), and how many times it is saved.
+        blocks: how the rows of what autograd saved are copied.
+        shared: which of what autograd saved has one block of rows (under one number), and how many times it is saved.
         results: where they lie in results that were held at the first loss.
     """
 
@@ -39,6 +41,7 @@ class Plan:
     calls: list[Call]
     fillable: list[tuple[Place, ...]]
     saved: list[RowLayout | None]
+    blocks: list[RowBlock | None]
     shared: list[tuple[int, int]]
     results: dict[Place, RowLayout | Unsupported | None]
 
@@ -102,7 +105,11 @@ class Plan:
             for i, call in enumerate(calls)
         ]
         results = dict(zip(places, layouts[len(saved) :], strict=True))
-        return cls(n, k, calls, fillable, saved, _shared(recorder.saved), results)
+        blocks = [
+            None if layout is None else RowBlock.of(tensor, layout, n, k)
+            for tensor, layout in zip(recorder.saved, saved, strict=True)
+        ]
+        return cls(n, k, calls, fillable, saved, blocks, _shared(recorder.saved, blocks), results)
 
     @staticmethod
     def _compare(recorder: Recorder, probe: Probe, n: int, k: int) -> None:
@@ -134,9 +141,12 @@ def _call(func: Any, results: list[Result] | None, single: bool) -> Call:
     return func, SEVERAL, (single, results)
 
 
-def _shared(saved: list[Tensor]) -> list[tuple[int, int]]:
-    """Which tensors are one, under the number of the first, and how often that occurs."""
-    keys = [(storage_of(t), t.storage_offset(), tuple(t.shape), t.stride(), t.dtype) for t in saved]
+def _shared(saved: list[Tensor], blocks: list[RowBlock | None]) -> list[tuple[int, int]]:
+    """Which tensors are views of one block of rows, under the number of the first, and how often that occurs."""
+    keys = [
+        i if block is None else (storage_of(t), t.storage_offset(), t.dtype, block.outer, block.inner)
+        for i, (t, block) in enumerate(zip(saved, blocks, strict=True))
+    ]
     first: dict[Any, int] = {}
     numbers = [first.setdefault(key, i) for i, key in enumerate(keys)]
     return [(number, numbers.count(number)) for number in numbers]

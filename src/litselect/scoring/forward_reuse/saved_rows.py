@@ -8,7 +8,18 @@ import torch
 from torch import Tensor
 
 from litselect.scoring.forward_reuse.plan import Plan
+from litselect.scoring.forward_reuse.row_block import RowBlock
 from litselect.scoring.forward_reuse.row_layout import RowLayout, take_places
+
+
+class SharedRows:
+    """The rows that several saved tensors have in common: copied for the first, freed after the last."""
+
+    __slots__ = ("left", "taken", "uses")
+
+    def __init__(self, uses: int) -> None:
+        self.uses, self.left = uses, 0
+        self.taken: Tensor | None = None
 
 
 class SavedTensor:
@@ -17,18 +28,18 @@ class SavedTensor:
     Args:
         tensor: N rows.
         layout: where they lie.
-        uses: how often the graph holds it.
+        block: how they are copied, where the tensor is dense.
+        shared: with other tensors.
     """
 
-    __slots__ = ("layout", "left", "rows", "tensor", "uses")
+    __slots__ = ("block", "layout", "shared", "tensor")
 
-    def __init__(self, tensor: Tensor, layout: RowLayout, uses: int) -> None:
-        self.tensor, self.layout, self.uses, self.left = tensor, layout, uses, uses
-        self.rows: Tensor | None = None
+    def __init__(self, tensor: Tensor, layout: RowLayout, block: RowBlock | None, shared: SharedRows | None) -> None:
+        self.tensor, self.layout, self.block, self.shared = tensor, layout, block, shared
 
 
 class SavedRows:
-    """Lazy slices. A tensor that was saved several times is sliced once, and its slice freed after the last use.
+    """Lazy copies of rows.
 
     The graph alone holds the tensors, so that each is freed once backward has passed it, as in plain training.
 
@@ -43,31 +54,34 @@ class SavedRows:
 
     def pack(self, saved: list[Tensor]) -> list[Any]:
         """What the graph is to hold in place of `saved`."""
-        packed: list[Any] = []
-        for i, (tensor, layout, (number, uses)) in enumerate(
-            zip(saved, self._plan.saved, self._plan.shared, strict=True)
-        ):
+        plan, shares, packed = self._plan, dict[int, SharedRows](), list[Any]()
+        for tensor, layout, block, (number, uses) in zip(saved, plan.saved, plan.blocks, plan.shared, strict=True):
             if layout is None:
                 packed.append(tensor)
-            elif number < i:
-                packed.append(packed[number])
-            else:
-                packed.append(SavedTensor(tensor, layout, uses))
+                continue
+            if block is not None and block.strides != tensor.stride():  # another memory format than was planned
+                block, uses = RowBlock.of(tensor, layout, plan.n, plan.k), 1
+            if uses > 1 and number not in shares:
+                shares[number] = SharedRows(uses)
+            packed.append(SavedTensor(tensor, layout, block, shares[number] if uses > 1 else None))
         return packed
 
     def unpack(self, packed: Any) -> Tensor:
         """What backward is to get."""
         if type(packed) is not SavedTensor:
             return packed
-        if packed.uses == 1:
+        block, shared = packed.block, packed.shared
+        if block is None:
             return self.rows(packed.tensor, packed.layout)
-        taken, packed.rows = packed.rows, None
-        if taken is None:
-            taken, packed.left = self.rows(packed.tensor, packed.layout), packed.uses
-        packed.left -= 1
-        if packed.left:
-            packed.rows = taken
-        return taken
+        with torch.no_grad():
+            if shared is None:
+                return block.shaped(block.take(packed.tensor, self._on(packed.tensor.device)))
+            taken = shared.taken
+            if taken is None:
+                taken, shared.left = block.take(packed.tensor, self._on(packed.tensor.device)), shared.uses
+            shared.left -= 1
+            shared.taken = taken if shared.left else None
+            return block.shaped(taken)
 
     def rows(self, tensor: Tensor, layout: RowLayout | None) -> Tensor:
         """The chosen rows of `tensor`."""
@@ -81,3 +95,6 @@ class SavedRows:
             return take_places(
                 tensor, layout.dim, places if places.device == tensor.device else places.to(tensor.device)
             )
+
+    def _on(self, device: torch.device) -> Tensor:
+        return self._rows if self._rows.device == device else self._rows.to(device)
