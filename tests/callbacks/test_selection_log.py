@@ -9,7 +9,7 @@ from litselect.callbacks import Counters, ExampleSelection, SelectiveBackprop
 from litselect.selectors import RandomSubset, TopLoss
 from tests.callbacks.kit import Classifier, loader
 
-COUNTERS = {"seen", "scored", "trained", "steps", "scoring_seconds", "selection_seconds", "training_seconds"}
+COUNTERS = {"seen", "scored", "reused", "trained", "steps", "scoring_seconds", "selection_seconds", "training_seconds"}
 SECONDS = {name for name in COUNTERS if name.endswith("seconds")}
 
 

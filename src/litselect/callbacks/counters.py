@@ -17,6 +17,7 @@ class Counters:
     Args:
         seen: candidates that arrived.
         scored: candidates that went through a scoring pass.
+        reused: those among the scored whose forward was the training step's, too: nothing was computed for scores.
         trained: rows that went through the training step.
         steps: optimizer steps.
         scoring_seconds: in scoring passes.
@@ -26,6 +27,7 @@ class Counters:
 
     seen: int = 0
     scored: int = 0
+    reused: int = 0
     trained: int = 0
     steps: int = 0
     scoring_seconds: float = 0.0

@@ -21,6 +21,7 @@ from litselect.callbacks.ratings import Ratings, as_ratings
 from litselect.callbacks.refill_queue import RefillQueue
 from litselect.callbacks.requirements import check_fit, check_settings, declared_batch_size, warn_of_long_schedule
 from litselect.callbacks.resume_loops import around_fit_loop, resume_run, settle_progress, warn_of_fresh_start
+from litselect.callbacks.reused_forward import ReuseForward
 from litselect.callbacks.run_state import gather_ranks, load_own, own_state, pick_state, selector_name
 from litselect.callbacks.score_plan import REMEMBERED, ScorePlan
 from litselect.callbacks.selection_log import log_batch, log_epoch
@@ -48,15 +49,14 @@ class ExampleSelection(CallbackBase):
         +trainer = Trainer(max_epochs=20, callbacks=[ExampleSelection(TopLoss(keep=1/3))])
 
     Hooks and the logger see what they always saw, but ``on_train_batch_start`` and ``on_train_batch_end`` get the
-    candidates, of which ``training_step`` gets the chosen rows. Validation, test and prediction are untouched.
+    candidates, of which ``training_step`` gets the chosen rows.
 
     Under manual optimization all of ``training_step`` gets the chosen rows, be it for one optimizer or several, toggled
     or not, with any number of backward calls. An example's score is its part of the loss that goes backward *first*:
     the scoring pass ends there. Where that loss says nothing about the examples (a GAN that trains its generator first,
     on noise) or has a gradient in it (a penalty), define ``example_losses``.
 
-    One of a kind: a Trainer takes one callback of this family, since a second one would select from what the first has
-    chosen, and both would keep their state under one name. Selectors can be combined inside it.
+    A Trainer takes one callback of this family: a second one would select from what the first has chosen.
 
     Cost: one scoring pass over each batch (about a third of plain training of it), unless the selector looks at
     nothing, plus training of the chosen rows.
@@ -72,29 +72,28 @@ class ExampleSelection(CallbackBase):
         loss_fn: ``loss_fn(module, batch) -> Tensor[N]``, where the losses can't be captured from ``training_step``
             and the module has no ``example_losses(batch)``.
         refill: collect the chosen rows of several batches until a full training batch (the DataLoader's batch size)
-            exists. Batches in between are true skips: they make no step, and ``max_steps``, step schedulers and
-            ``ModelCheckpoint(every_n_train_steps)`` count only real ones. What waits at the end of an epoch is trained
-            in the next one; what waits at the end of training is dropped.
-        rescore_every: score everything in every n-th epoch only, and select by those losses in between (Stale
-            Selective-Backprop).
-        max_age: do not score an example again whose last known loss, from scoring or from training, is at most so many
-            epochs old; 0 scores every batch.
+            exists. Batches in between are true skips, which nothing counts as steps. What waits at the end of an epoch
+            is trained in the next; at the end of training, dropped.
+        rescore_every: score everything in every n-th epoch only, and select by those losses in between.
+        max_age: do not score an example again whose last known loss is at most so many epochs old; 0 scores all.
         ledger: remember the losses of every example even where selection needs no memory, see `ledger`.
         ids: ``ids(batch) -> Tensor[N]``, the position of each example in the data set, where it can't be read off the
             DataLoader's batch sampler.
         ratings: for a selector that needs them: a tensor with the rating of example i at place i (see
             `RaterArtifact.scores`), which costs nothing; or a `RaterArtifact` or its folder, which rates each batch.
-        skip_loading: whether rows are chosen before they are loaded, wherever the scores are known by then: the others
-            are neither decoded nor moved, and hooks get the chosen rows alone. By default, where scores come from the
-            ledger or from a table of ratings, and `ids` is not given.
+        skip_loading: choose rows before they are loaded, so that others are not decoded, not moved and not seen by
+            hooks. By default, where scores come from the ledger or a table of ratings, and `ids` is not given.
         warmup: how many epochs at the beginning train on everything; 0.5 is half an epoch, ``"auto"`` one epoch or a
             tenth of the training, whichever is shorter. By default 0; with ``scoring="ledger"`` both mean 1.
         warmup_steps: the same in incoming batches.
         start: selection is on from here: a ``float`` is a fraction of training, an ``int`` a number of epochs.
         end: and until here.
-        across_ranks: choose from the candidates of all ranks together, as one process would from the concatenated
-            batch: one history, one draw. Ranks then train unequal numbers of rows and their losses are scaled so that
-            the gradient is the mean over all of them. Costs two collectives a batch.
+        across_ranks: choose from the candidates of all ranks together, as from the concatenated batch: one history, one
+            draw. Ranks then train unequal numbers of rows, and their losses are scaled so that the gradient is the mean
+            over all. Costs two collectives a batch.
+        reuse_forward: score by the training step's own forward, dropout included, and go backward through the chosen
+            rows of it, at plain training's memory (`ForwardReuse`); where that can't be done, a warning says why.
+            ``"batchnorm"`` also accepts an approximate gradient of batch normalisation.
         nonfinite: what to do with NaN or inf scores: ``"raise"``, ``"drop"`` (never train such rows) or ``"train"``
             (always). The latter two make the host wait for the device once a batch.
         prog_bar: show the kept fraction in the progress bar.
@@ -129,6 +128,7 @@ class ExampleSelection(CallbackBase):
         start: float = 0.0,
         end: float = 1.0,
         across_ranks: bool = False,
+        reuse_forward: ReuseForward = False,
         nonfinite: Policy = "raise",
         prog_bar: bool = False,
     ) -> None:
@@ -152,15 +152,15 @@ class ExampleSelection(CallbackBase):
         if self.plan.free and warmup in (None, "auto"):
             warmup = 1  # there is nothing to select by before
         self.phase = ActivePhase(warmup or 0, warmup_steps, start, end)
-        self.across_ranks = across_ranks
+        self.across_ranks, self.reuse_forward, self.reuse_refused = across_ranks, reuse_forward, ""  # or why not
         self.nonfinite: Policy = nonfinite
         self.prog_bar = prog_bar
         self.kept_labels = KeptLabels()  # of a selection by ratings
         self.counters = Counters()
         self.queue = RefillQueue()
         self.training_batch_size = 0
-        self.skipped = False  # whether the newest batch made no step
-        self.checks, self.verified = 0, False  # whether captured losses have been found to belong to their rows
+        self.skipped = self.verified = False  # whether the newest batch made no step; losses belong to their rows
+        self.checks = 0
         self._rank, self._world_size, self._resumed = 0, 1, False
         self._loaded: dict[str, Any] | None = None  # what a checkpoint says of the run, until training starts
         self._device: torch.device | None = None  # of the module, from the first fit on
@@ -174,7 +174,7 @@ class ExampleSelection(CallbackBase):
             return
         check_fit(self, trainer, pl_module)
         self._rank, self._world_size, self._resumed = trainer.global_rank, trainer.world_size, False
-        self.training_batch_size, self.checks, self.verified = 0, 0, False
+        self.training_batch_size, self.checks, self.verified, self.reuse_refused = 0, 0, False, ""
         self.queue = RefillQueue()  # what an earlier fit left over may be rows of other data
         if self.auto is not None:
             self.auto, self.scoring = AutoScoring(self.when_unprofitable), ScoringPass()

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 
 from litselect.callbacks.nonfinite import POLICIES
 from litselect.callbacks.ratings import rated_by_id
+from litselect.callbacks.reused_forward import check_reuse
 from litselect.callbacks.score_plan import REMEMBERED
 from litselect.scoring.scoring_pass import is_compiled
 from litselect.selectors import Selector
@@ -66,6 +67,7 @@ def check_fit(callback: ExampleSelection, trainer: Trainer, module: LightningMod
         )
     _check_provided(callback)
     _check_memory(callback, module)
+    check_reuse(callback, module)
     parameters = inspect.signature(module.training_step).parameters
     if "dataloader_iter" in parameters:
         raise ValueError(

@@ -49,6 +49,7 @@ def own_state(
         "skipped": callback.skipped,
         "checks": callback.checks,
         "verified": callback.verified,
+        "reuse_refused": callback.reuse_refused,
         "training_batch_size": callback.training_batch_size,
         "streams": None if device is None else streams_state(device),
         "ratings": {} if callback.ratings is None else callback.ratings.state_dict(),
@@ -116,7 +117,7 @@ def load_own(callback: ExampleSelection, state: dict[str, Any], remembered: dict
     callback.counters.load_state_dict(state["counters"])
     callback.queue.load_state_dict(state["queue"])
     callback.skipped, callback.checks, callback.verified = state["skipped"], state["checks"], state["verified"]
-    callback.training_batch_size = state["training_batch_size"]
+    callback.training_batch_size, callback.reuse_refused = state["training_batch_size"], state["reuse_refused"]
     load_rated(callback, state)
     if state["selector"] is not None:
         load_selector(callback.selector, state["selector"])

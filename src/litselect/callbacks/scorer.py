@@ -9,6 +9,8 @@ from torch import Tensor
 
 from litselect.callbacks.finite_guard import FiniteGuard
 from litselect.callbacks.quiet import quiet
+from litselect.callbacks.requirements import fewest_rows
+from litselect.callbacks.reused_forward import ReusedForward
 from litselect.scoring import CaptureError, Scores, ScoringPass
 from litselect.scoring.no_trace import TraceMemory
 from litselect.scoring.rows import take_rows
@@ -39,6 +41,7 @@ class Scorer:
     ) -> None:
         self._callback, self._trainer, self._module, self._guard = callback, trainer, module, guard
         self.scores: Scores | None = None
+        self.reused = ReusedForward(callback, trainer, module, fewest_rows(module)) if callback.reuse_forward else None
         self._wants: frozenset[str] = frozenset()
         self._memory = TraceMemory()
         self._selecting = False
@@ -131,15 +134,16 @@ class Scorer:
 
         manual = not module.automatic_optimization
         source: dict[str, Any] = {"step": step, "loss_fn": callback.loss_fn, "gradients": manual}
+        scoring = self.reused or callback.scoring
         with quiet(trainer, module), trainer.precision_plugin.train_step_context():
             if callback.auto is not None and callback.auto.phase == "options" and self._selecting:
                 scores = self._score_in_all_ways(batch, n, source)
             else:
-                scores = callback.scoring.examine(module, batch, n, memory=self._memory, **source)
+                scores = scoring.examine(module, batch, n, memory=self._memory, **source)
                 callback.counters.scored += n * counted
             if scores is not None and not callback.verified:
                 callback.checks += 1
-                settled = callback.scoring.verify(module, batch, n, scores.losses, **source)
+                settled = scoring.verify(module, batch, n, scores.losses, **source)
                 callback.verified = settled or callback.checks == _CHECKS
                 if callback.memory is not None:
                     callback.memory.check(scores)

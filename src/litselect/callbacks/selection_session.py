@@ -94,6 +94,8 @@ class SelectionSession:
             step = self.trainer.fit_loop.epoch_loop.total_batch_idx
             self._memory.trained(extras["ids"], self._heard, step, extras.get("inclusion"))
         self._chosen = self._heard = None  # free their memory
+        if self._scorer.reused is not None:
+            self._scorer.reused.drop()
         return True
 
     # ------------------------------------------------------------------ before the step
@@ -235,6 +237,8 @@ class SelectionSession:
     def _train(self, training_step: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         chosen = cast("Chosen", self._chosen)
         args = (chosen.batch, *args[1:])
+        if self._scorer.reused is not None:
+            training_step = self._scorer.reused.around(training_step, self.selection, self.candidates)
         weights = chosen.extras.get("weights")
         if weights is None:
             return _scaled(self._step_on(training_step, args, chosen), chosen.factor)

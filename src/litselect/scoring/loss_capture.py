@@ -118,10 +118,11 @@ class LossCapture(TorchFunctionMode):
             raise StepDone(cast("Tensor", args[0]))
         if not self._reduced and not self._elements:
             return func(*args, **kwargs)
-        # Only what came from a captured loss has a graph: parameters are leaves, and all else runs without gradients.
-        if not any(isinstance(arg, Tensor) and arg.grad_fn is not None for arg in tensors_of(args, kwargs)):
-            return func(*args, **kwargs)
-        return self._derived(func, args, kwargs)
+        return self._derived(func, args, kwargs) if self._is_of_losses(args, kwargs) else func(*args, **kwargs)
+
+    def _is_of_losses(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Only what came from a captured loss has a graph: parameters are leaves, and all else has no gradients."""
+        return any(isinstance(arg, Tensor) and arg.grad_fn is not None for arg in tensors_of(args, kwargs))
 
     def _loss(self, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         call, elements = self._parse(function, args, kwargs)

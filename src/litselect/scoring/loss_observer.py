@@ -101,6 +101,7 @@ class LossObserver(LossCapture):
         self._reduced.append((value, own.detach()))
         if is_sum:
             self._sums[id(result)] = result
+        self._handed_out = result, result._version
         return result
 
     def _as_elements(self, elements: Tensor) -> Tensor:

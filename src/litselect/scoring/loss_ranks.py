@@ -43,7 +43,8 @@ class LossRanks:
         first = min(n, size - self._next)
         for ring, values in ((self._losses, losses), (self._weights, weights)):
             ring[self._next : self._next + first] = values[:first]
-            ring[: n - first] = values[first:]
+            if first < n:
+                ring[: n - first] = values[first:]
         self._next = (self._next + n) % size
 
     def percentile(self, losses: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:

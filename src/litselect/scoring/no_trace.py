@@ -72,9 +72,18 @@ class NoTrace(AbstractContextManager["NoTrace"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.put_back()
+        del self._restore, self.modules
+
+    def put_back(self) -> None:
+        """Put everything back now; the module may run on, and this can be called again."""
         for restore in self._restore:
             restore()
-        del self._restore, self.modules
+
+
+def streams(module: nn.Module) -> list[Callable[[], None]]:
+    """How to put the global random streams, those of `module`'s device among them, back to where they are now."""
+    return _random_streams(device_of(modules_of(module)), NumpyStream())
 
 
 @dataclass

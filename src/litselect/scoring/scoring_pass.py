@@ -212,6 +212,11 @@ class ScoringPass:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             return stack.pop_all()
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is what ``ScoringPass()`` makes, whether losses are checked or not."""
+        return self.chunk is None and repr(self) == repr(ScoringPass())
+
     def __repr__(self) -> str:
         defaults = {"precision": None, "memory_format": None, "resolution": None, "compile": False, "every": 1}
         options = {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}

@@ -35,9 +35,8 @@ class TensorCopies:
         self._saved = [(tensor, copy, tensor._version, tensor.requires_grad) for tensor, copy in pairs]
 
     def restore(self) -> None:
-        """Put back what `save` copied."""
-        saved, self._saved = self._saved, []
-        for tensor, copy, version, graph in saved:
+        """Put back what `save` copied; again, if it was written to again."""
+        for tensor, copy, version, graph in self._saved:
             if tensor._version != version:
                 with torch.no_grad():
                     tensor.copy_(copy)
