@@ -15,7 +15,7 @@ import torchmetrics
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from litselect.scoring import ScoringPass, no_trace
+from litselect.scoring import ScoringPass, no_trace, scoring_pass
 from litselect.scoring.no_trace import NoTrace, TraceMemory
 from litselect.scoring.numpy_stream import NumpyStream
 from litselect.scoring.tensor_copies import TensorCopies
@@ -275,11 +275,18 @@ GUARDS: dict[str, tuple[str, Callable[..., Any], str]] = {
 }
 
 
+def without(patch: pytest.MonkeyPatch, helper: str, replacement: Callable[..., Any]) -> None:
+    """Replace a guard wherever it is called from."""
+    for module in (no_trace, scoring_pass):
+        if hasattr(module, helper):
+            patch.setattr(module, helper, replacement)
+
+
 @pytest.mark.parametrize("name", GUARDS)
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_without_the_guard_a_trace_is_seen(name: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     helper, replacement, expected = GUARDS[name]
-    monkeypatch.setattr(no_trace, helper, replacement)
+    without(monkeypatch, helper, replacement)
     module = busy()
     before = trace(module)
     score(module, mode)
@@ -305,7 +312,7 @@ def test_each_guard_covers_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None
         ("_attributes", none, {*metrics, "accuracy._update_count", "inner.calls", ".fresh", "inner.cache"}),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(no_trace, helper, replacement)
+            without(patch, helper, replacement)
             module = busy()
             before = trace(module)
             score(module, "train")
