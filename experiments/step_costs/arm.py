@@ -63,18 +63,19 @@ class Arm:
         """Trains, pausing between turns."""
         plan, option = self.plan, self.option
         cycle = option.cycle if option else 1
+        discard = max(plan.discard, option.settles if option else 0)
         counted = plan.device == "cpu"  # by a mode under which nothing is compiled
         watches = plan.memory and not (counted and option and option.kind and option.kind.compiled)
         times = StepTimes(
             clock(plan.device),
-            discard=plan.discard,
+            discard=discard,
             watched=cycle,
             peak=watch(plan.device) if watches else None,
             turn=plan.steps,
             pause=pause,
             end=end,
         )
-        batches = plan.discard + plan.rounds * plan.steps + cycle
+        batches = discard + plan.rounds * plan.steps + cycle
         callbacks = [times, *([option.make(self.keep, self.subject)] if option else [])]
         data = Columns(*self.subject.noise(self.rows * batches))
         epochs = option.epochs if option else 1

@@ -63,7 +63,9 @@ class Block:
         if option.floor == "reuse":
             return floors.of_reuse(forwards[at], self.kept)
         if option.floor == "cheapest":
-            return floors.of_cheapest([self._relative(k)[at] for k in self.seconds if isinstance(k, Kind)], steps[at])
+            return floors.of_cheapest(
+                [self._relative(k)[at] for k in self.seconds if isinstance(k, Kind) and k.measured_by_auto], steps[at]
+            )
         return floors.of_parts(scores[at], steps[at], option.share)
 
 

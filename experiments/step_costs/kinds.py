@@ -33,6 +33,11 @@ class Kind:
     compiled: bool = False
     proxy: bool = False
 
+    @property
+    def measured_by_auto(self) -> bool:
+        """Whether `scoring="auto"` looks at it."""
+        return not self.compiled and not self.proxy
+
     def bare(self, subject: Subject, learner: Learner, batch: Batch, *, bf16: bool) -> Call:
         """The forward pass and the losses of `batch`, without gradients, and nothing else.
 
@@ -60,7 +65,7 @@ class Kind:
 
     def _formatted(self, inputs: Tensor) -> Tensor:
         if self.resolution != 1:
-            inputs = F.interpolate(inputs, scale_factor=self.resolution, mode="bilinear", align_corners=False)
+            inputs = F.interpolate(inputs, scale_factor=self.resolution, mode="area")
         return inputs.contiguous(memory_format=torch.channels_last) if self.channels_last else inputs
 
 

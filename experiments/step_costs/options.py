@@ -33,6 +33,7 @@ class Option:
         resizes: whether it needs a network that takes images of any size.
         fp32: whether it is for training in fp32 alone: in bf16 it would be another option.
         remembers: whether scores are those of a ledger.
+        settles: after how many batches it does what it goes on to do.
     """
 
     what: str
@@ -47,6 +48,7 @@ class Option:
     resizes: bool = False
     fp32: bool = False
     remembers: bool = False
+    settles: int = 0
 
     @property
     def fresh(self) -> bool:
@@ -116,7 +118,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "random": Option("`RandomSubset`", lambda keep, _: ExampleSelection(RandomSubset(keep))),
     "reuse": Option("`reuse_forward=True`", _reused, floor="reuse"),
-    "auto": Option('`scoring="auto"`', _plan(scoring="auto"), floor="cheapest"),
+    "auto": Option('`scoring="auto"`', _plan(scoring="auto"), floor="cheapest", settles=14),
 }
 """By the name on the command line."""
 

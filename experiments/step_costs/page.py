@@ -114,7 +114,7 @@ _METHOD = (
     "scoring pass is not either. A *step of k* is a plain step through the Trainer with batches of k, so that what "
     "small batches lose is in the floor. Options that score: s + step of k; `every_2`, `stale_both`: s / 2 + step of "
     "k; options that know their scores, and `random`: step of k. `reuse`: F + (1 - F) k / N, where F is the forward "
-    "pass of training with its graph. `auto`: the least s of all kinds measured, + step of k.",
+    "pass of training with its graph. `auto`: the least s of the kinds that it looks at, + step of k.",
     "*Peak memory*: all tensors alive at the peak of a step, beyond those at its start: counted storages on a CPU, the "
     "allocator's on CUDA.",
 )

@@ -95,6 +95,9 @@ class LossObserver(LossCapture):
         with torch.no_grad():
             return call, call.elements()
 
+    def _value(self, call: LossCall, elements: Tensor) -> Tensor:
+        return call.function(**call.arguments, reduction=call.reduction)
+
     def _as_reduced(self, value: Tensor, own: Tensor, *, is_sum: bool) -> Tensor:
         result = value.clone()  # the step may change it in place, which must not change the value here
         self._ours[id(result)], self._leaves[id(result)] = result, {len(self._reduced)}
