@@ -63,9 +63,8 @@ class Block:
         if option.floor == "reuse":
             return floors.of_reuse(forwards[at], self.kept)
         if option.floor == "cheapest":
-            return floors.of_cheapest(
-                [self._relative(k)[at] for k in self.seconds if isinstance(k, Kind) and k.measured_by_auto], steps[at]
-            )
+            looked_at = [key for key in self.seconds if isinstance(key, Kind) and key.measured_by_auto]
+            return floors.of_cheapest([self._relative(key)[at] for key in looked_at], steps[at])
         return floors.of_parts(scores[at], steps[at], option.share)
 
 

@@ -85,11 +85,9 @@ class LossCall:
             return self._ignored.logical_not().reshape(elements.shape)
         return None
 
-    def reduced(self, elements: Float[Tensor, "..."]) -> Float[Tensor, ""]:
-        """What the call returns, computed from its elements: equal up to rounding."""
-        if (lengths := self.own_lengths()) is not None:
-            return (elements / lengths.to(elements)).mean()
-        return elements.sum() / self.denominator(elements)
+    def again(self) -> Float[Tensor, ""]:
+        """What the call returns."""
+        return self.function(**self.arguments, reduction=self.reduction)
 
     def denominator(self, elements: Float[Tensor, "..."]) -> Tensor | int:
         """What the reduction divides the sum of the elements by."""

@@ -96,7 +96,7 @@ class LossObserver(LossCapture):
             return call, call.elements()
 
     def _value(self, call: LossCall, elements: Tensor) -> Tensor:
-        return call.function(**call.arguments, reduction=call.reduction)
+        return call.again()  # on the network's graph
 
     def _as_reduced(self, value: Tensor, own: Tensor, *, is_sum: bool) -> Tensor:
         result = value.clone()  # the step may change it in place, which must not change the value here
