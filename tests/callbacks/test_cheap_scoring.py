@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from litselect.callbacks import ExampleSelection, SelectiveBackprop
+from litselect.callbacks import ExampleSelection, SelectiveBackprop, cheapest_precision
 from litselect.scoring import ScoringPass
 from litselect.selectors import KeepAll, TopLoss
 from tests.callbacks.kit import CLASSES, WIDTH, Classifier, differences, loader, rows
@@ -119,3 +119,32 @@ def test_losses_of_a_proxy_are_not_mixed_with_those_of_training(solo: Any, more:
     callback = SelectiveBackprop(keep=0.5, scoring=ScoringPass(proxy=proxy, every=every), **more)
     with pytest.raises(ValueError, match="leave the proxy out"):
         fit(solo, callback)
+
+
+# ---------------------------------------------------------------------- by default
+
+
+@pytest.mark.parametrize("units", [True, False])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_preset_scores_in_the_precision_that_costs_least(
+    solo: Any, monkeypatch: pytest.MonkeyPatch, units: bool, precision: Any
+) -> None:
+    monkeypatch.setattr(cheapest_precision, "computes_in_bf16", lambda device: units)
+    expected = "bf16" if units and precision == "32-true" else None
+    for callback, found in (
+        (SelectiveBackprop(keep=0.5), expected),
+        (SelectiveBackprop(keep=0.5, scoring=ScoringPass()), None),
+        (SelectiveBackprop(keep=0.5, rescore_every=2), expected),
+        (ExampleSelection(TopLoss(0.5)), None),
+    ):
+        solo.fit(solo.make(Classifier), callback, precision=precision, data=loader(N, BATCH), max_epochs=1)
+        assert callback.scoring.precision == found
+
+
+def test_hardware_that_would_emulate_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in cheapest_precision._CPU_UNITS:
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    assert not cheapest_precision.computes_in_bf16(torch.device("cpu"))
+    monkeypatch.setattr(torch.cpu, cheapest_precision._CPU_UNITS[0], lambda: True)
+    assert cheapest_precision.computes_in_bf16(torch.device("cpu"))
+    assert not cheapest_precision.computes_in_bf16(torch.device("meta"))
