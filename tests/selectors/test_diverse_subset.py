@@ -7,8 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from litselect.selectors import DiverseSubset
-from tests import shapes
-from tests.selectors.test_fixed_size import CountSyncs
 
 
 def gradients(logits: Tensor, targets: Tensor) -> np.ndarray:
@@ -83,11 +81,3 @@ def test_learned_examples_come_last_and_all_learned_is_no_error() -> None:
     assert select(logits=logits, targets=targets, k=2).indices.tolist() == [3, 4]
     assert select(logits=logits, targets=targets, k=3).indices.tolist() == [0, 3, 4]
     assert select(logits=logits[:3], targets=targets[:3], k=2).indices.tolist() == [0, 1]
-
-
-def test_it_needs_no_host_sync(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DiverseSubset, "_refuse_broken", lambda *_: None)  # on the CPU alone
-    logits, targets = torch.randn(8, 3), torch.randn(8, 3).softmax(1)
-    with shapes.unchecked(), CountSyncs() as counter:
-        DiverseSubset().select(4, logits=logits, targets=targets)
-    assert counter.found == []

@@ -13,7 +13,7 @@ from litselect.selectors import ImportanceSampling
 from litselect.selectors.fixed_size import systematic_sample
 from litselect.selectors.pay_switch import PaySwitch
 from tests import shapes
-from tests.selectors.test_fixed_size import CountSyncs
+from tests.host_syncs import HostSyncs
 
 
 def problem(n: int = 10, classes: int = 4, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
@@ -313,11 +313,11 @@ def test_the_state_holds_the_switch() -> None:
 def test_the_host_looks_at_nothing_but_the_last_answer() -> None:
     selector = ImportanceSampling(0.5, 0.0, seed=0)
     inputs = outlying(12, 1)
-    with shapes.unchecked(), CountSyncs() as counter:
+    with shapes.unchecked(), HostSyncs(anywhere=True) as waits:
         for _ in range(3):
             scores = inputs["logits"].square().sum(1)
             selector.switch.update(scores, 1.0)
-    assert counter.found == ["_local_scalar_dense"] * 2
+    assert waits.operations == ["_local_scalar_dense"] * 2
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from litselect.selectors import RankSampling
 from litselect.selectors.fixed_size import inclusion_probabilities
 from litselect.selectors.ranks import mid_ranks
 from tests import shapes
-from tests.selectors.test_fixed_size import CountSyncs
 
 
 def paper(n: int, pressure: float) -> list[float]:
@@ -92,13 +91,6 @@ def test_mid_ranks_equal_a_count(rows: list[tuple[int, int]]) -> None:
             peers = [s for s, c in rows if classes is None or c == label]
             expected.append((sum(s < score for s in peers) + sum(s == score for s in peers) / 2) / len(peers))
         assert mid_ranks(scores, classes).tolist() == pytest.approx(expected)
-
-
-def test_it_needs_no_host_sync() -> None:
-    with shapes.unchecked(), CountSyncs() as counter:
-        RankSampling(seed=0).select(4, percentiles=torch.rand(8))
-        RankSampling(within="batch", seed=0).select(4, losses=torch.rand(8))
-    assert counter.found == []
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import torch
 
 from litselect.selectors import RatedSubset
 from tests import shapes
-from tests.selectors.test_fixed_size import CountSyncs
 
 
 def successive(ratings: list[float], k: int, temperature: float) -> dict[tuple[int, ...], float]:
@@ -78,10 +77,3 @@ def test_ranks_within_the_class_need_labels() -> None:
 def test_a_wrong_temperature_is_refused(temperature: float) -> None:
     with pytest.raises(ValueError, match="finite temperature > 0, but got"):
         RatedSubset(temperature=temperature)
-
-
-def test_it_needs_no_host_sync() -> None:
-    with shapes.unchecked(), CountSyncs() as counter:
-        for selector in (RatedSubset(seed=0), RatedSubset(hard=True), RatedSubset(within_class=True, seed=0)):
-            selector.select(4, ratings=torch.rand(8), targets=torch.arange(8) % 2)
-    assert counter.found == []

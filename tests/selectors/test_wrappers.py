@@ -30,7 +30,6 @@ from litselect.selectors import (
 )
 from tests import shapes
 from tests.selectors.registry import WRAPPERS
-from tests.selectors.test_fixed_size import CountSyncs
 
 
 class Told(Selector):
@@ -142,19 +141,6 @@ def test_a_count_of_the_selector_s_own_is_asked_for() -> None:
 def test_a_free_number_of_rows_can_not_be_dealt_out(wrap: Any) -> None:
     with pytest.raises(ValueError, match=r"chooses how many. Use a selector with a fixed number"):
         wrap(Mixture(LossPercentile(fixed_size=False)))
-
-
-def test_they_wait_for_the_device_only_where_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Selector, "_refuse_broken", lambda *_: None)  # on the CPU alone
-    for name, wrap in WRAPPERS.items():
-        with shapes.unchecked(), CountSyncs() as counter:
-            wrap(TopLoss()).select(
-                4, losses=torch.rand(8), targets=torch.arange(8) % 2, candidates=8, device=torch.device("cpu")
-            )
-        # Mixture rounds with a number that is drawn on the CPU; labels are read by the host.
-        allowed = {"Mixture": 1, "Stratified": 10}.get(name, 0)
-        assert len(counter.found) <= allowed, name
-        assert set(counter.found) <= {"_local_scalar_dense"}
 
 
 # ---------------------------------------------------------------------- Mixture
