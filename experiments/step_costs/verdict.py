@@ -1,5 +1,7 @@
 """What the numbers say of the goals."""
 
+from statistics import median
+
 from experiments.records import Row
 from experiments.report.document import Table
 from experiments.report.markdown import to_table
@@ -22,28 +24,31 @@ def verdict(rows: list[Row], anchor: str) -> list[str]:
 
     Args:
         rows: the results.
-        anchor: of the heading above the cells that miss the goal.
+        anchor: of the heading above the table by option.
     """
     near, far = judged(rows)
     return [
         f"**Near the floor.** The goal is at most {WITHIN} floors wherever a plain step takes {LONG_MS:g} ms or more: "
         f"{len(near)} of {len(near) + len(far)} cells meet it"
-        + (f", {len(far)} do not ([all of them](#{anchor}))." if far else "."),
+        + (f", {len(far)} do not ([by option](#{anchor}))." if far else "."),
         *_goals(rows),
         *_carried(rows),
     ]
 
 
-def missed(rows: list[Row]) -> str:
-    """Every cell above the goal, with numbers."""
-    head = ("network", "training", "keep", "option", "measured", "floor", "measured / floor", "above it, ms")
-    lines = [(*_where(row), row["keep"], row["option"], *_costs(row)) for row in judged(rows)[1]]
+def by_option(rows: list[Row]) -> str:
+    """For each option, how many cells meet the goal, and what it takes beyond its floor."""
+    head = ("option", "near the floor", "of cells", "measured / floor", "worst", "beyond the floor, ms")
+    lines: list[tuple[str, ...]] = []
+    for option in dict.fromkeys(row["option"] for row in rows):
+        near, far = judged([row for row in rows if row["option"] == option])
+        cells = near + far
+        if cells:
+            ratios = [float(row["ratio"]) for row in cells]
+            own = [(float(row["measured"]) - float(row["floor"])) * float(row["plain_ms"]) for row in cells]
+            middle, most = f"{median(ratios):.2f}", f"{max(ratios):.2f}"
+            lines.append((option, str(len(near)), str(len(cells)), middle, most, f"{median(own):.1f}"))
     return to_table(Table(head, lines)) if lines else "None."
-
-
-def _costs(row: Row) -> tuple[str, ...]:
-    own = (float(row["measured"]) - float(row["floor"])) * float(row["plain_ms"])
-    return f"{float(row['measured']):.2f}", f"{float(row['floor']):.2f}", f"{float(row['ratio']):.2f}", f"{own:.1f}"
 
 
 def _where(row: Row) -> tuple[str, str]:
