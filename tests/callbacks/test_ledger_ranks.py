@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from litselect.callbacks import SelectiveBackprop
 from litselect.callbacks.merge_ranks import merge_ranks
+from litselect.callbacks.rank_tables import gather_tables, pick_tables
 from litselect.scoring import Ledger
 from tests.callbacks import ranks
 from tests.callbacks.kit import differences
@@ -53,6 +54,69 @@ def test_one_process_has_nothing_to_merge() -> None:
     ledger = of_rank(0)
     merge_ranks(ledger, torch.device("cpu"))
     assert differences(ledger.state_dict(), of_rank(0).state_dict()) == []
+
+
+def labels_of(rank: int) -> torch.Tensor:
+    """The classes of what a rank met."""
+    return torch.where(of_rank(rank).seen > 0, torch.arange(SIZE, dtype=torch.int32) % 3, -1)
+
+
+def gather(folder: str) -> Any:
+    """What a rank finds again in a checkpoint of all."""
+    distributed.init_process_group("gloo")
+    rank, cpu = distributed.get_rank(), torch.device("cpu")
+    own = of_rank(rank)
+    own.grow(SIZE + rank)  # of data sets that don't tell their length, ranks have seen different parts
+    state = gather_tables(own, torch.nn.functional.pad(labels_of(rank), (0, rank), value=-1), cpu)
+    assert differences(of_rank(rank).state_dict(), {name: x[:SIZE] for name, x in own.state_dict().items()}) == []
+    if rank == 0:
+        torch.save(state, Path(folder) / "state.pt")
+    ledger, labels = pick_tables(state, together=False)
+    return {**ledger.state_dict(), "label": labels}
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_checkpoint_holds_what_each_rank_knew(tmp_path: Path, world: int) -> None:
+    """And another number of ranks gets what all know together."""
+    found = ranks.run(world, gather, str(tmp_path))
+    for rank in range(world):
+        expected = of_rank(rank)
+        expected.grow(SIZE + world - 1)
+        label = torch.nn.functional.pad(labels_of(rank), (0, world - 1), value=-1)
+        assert differences({**expected.state_dict(), "label": label}, found[rank]) == []
+    assert differences(found[0], found[1]) != []
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    ledger, labels = pick_tables(state, together=False)
+    everything = of_rank(0)
+    everything.merge([of_rank(rank) for rank in range(1, world)])
+    everything.grow(SIZE + world - 1)
+    assert differences(everything.state_dict(), ledger.state_dict()) == []
+    assert labels[:SIZE].tolist() == torch.stack([labels_of(rank) for rank in range(world)]).amax(0).tolist()
+
+
+def shared(rank: int) -> Ledger:
+    """What a rank knows some batches after all were equal, each with examples of its own."""
+    ledger = of_rank(0)
+    ids = torch.arange(20 * rank, 20 * rank + 3)
+    ledger.see(ids)
+    ledger.record(ids, torch.ones(3), torch.ones(3), 99)
+    return ledger
+
+
+def rows_saved() -> list[int]:
+    distributed.init_process_group("gloo")
+    state = gather_tables(shared(distributed.get_rank()), torch.zeros(SIZE, dtype=torch.int32), torch.device("cpu"))
+    assert differences(of_rank(0).state_dict(), {name: state["common"][name] for name in of_rank(0).state_dict()}) == []
+    return [len(rows["ids"]) for rows in state["ranks"]]
+
+
+def test_a_checkpoint_holds_only_what_ranks_met_since_they_shared() -> None:
+    assert ranks.run(2, rows_saved) == [[3, 3], [3, 3]]
+
+
+def test_a_ledger_of_another_version_is_refused() -> None:
+    with pytest.raises(ValueError, match="no 'common', no 'ranks'"):
+        pick_tables(of_rank(0).state_dict(), together=False)
 
 
 def fit(workers: int) -> Any:
@@ -107,3 +171,9 @@ def test_two_ranks_resume(tmp_path: Path) -> None:
     for path in checkpoints(tmp_path)[:-1]:
         found = ranks.run(2, resumed, str(tmp_path), str(path), timeout=200)
         assert differences(expected, found) == []
+
+
+def test_who_resumes_a_run_that_was_over_knows_what_all_ranks_did(tmp_path: Path) -> None:
+    expected = ranks.run(2, resumed, str(tmp_path), None, timeout=200)
+    for found in ranks.run(2, resumed, str(tmp_path), str(checkpoints(tmp_path)[-1]), timeout=200):
+        assert differences(expected[0]["ledger"], found["ledger"]) == []

@@ -11,7 +11,14 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from litselect.callbacks import ExampleSelection, SelectiveBackprop, example_selection, rank_buffers, run_state
+from litselect.callbacks import (
+    ExampleSelection,
+    SelectiveBackprop,
+    example_selection,
+    rank_buffers,
+    rank_tables,
+    run_state,
+)
 from litselect.callbacks.loop_patch import LoopPatch
 from litselect.callbacks.refill_queue import RefillQueue
 from litselect.selectors import LossPercentile, RandomSubset, TopLoss
@@ -187,6 +194,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("independent draws", "within the epoch", {}),
     ("TopLoss", "epoch end", {"workers": 2}),
     ("a live rater", "within the epoch", {}),
+    ("ages", "within the epoch", {"epochs": 2}),
 ]
 
 
@@ -201,7 +209,8 @@ def test_two_ranks_resume_exactly(tmp_path: Path) -> None:
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("name", CHOICES)
 def test_two_ranks_resume_exactly_from_everywhere(tmp_path: Path, name: str) -> None:
-    cases = [(name, save, {"hooks": True, "workers": 0 if "within" in save else w}) for save in EXACT for w in (0, 2)]
+    workers = {save: (0,) if "within" in save else (0, 2) for save in EXACT}
+    cases = [(name, save, {"hooks": True, "workers": w}) for save in EXACT for w in workers[save]]
     for found in ranks.run(2, resume_on_ranks, str(tmp_path), cases, timeout=1400):
         assert {case: differ for case, differ in found.items() if differ} == {}
 
@@ -213,13 +222,17 @@ def without_state_of_its_rank(folder: str, what: str) -> Any:
     elif what == "states":
         gather = run_state.gather_ranks
         example_selection.gather_ranks = lambda own: [gather(own)[0]] * 2
+    elif what == "ledgers":  # of another number of ranks: what all know together
+        gather = rank_tables.gather_ranks
+        rank_tables.gather_ranks = lambda own: [*gather(own), own]
+        return resume_on_ranks(folder, [("ages", "within the epoch", {"epochs": 2})])
     return resume_on_ranks(folder, [("Selective-Backprop", "epoch end", {})])
 
 
-@pytest.mark.parametrize("what", ["buffers", "states"])
-def test_every_rank_needs_its_own_state(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize(("what", "where"), [("buffers", "/"), ("states", "/"), ("ledgers", "/weights")])
+def test_every_rank_needs_its_own_state(tmp_path: Path, what: str, where: str) -> None:
     found = ranks.run(2, without_state_of_its_rank, str(tmp_path), what)
-    assert any(found[1].values())
+    assert any(place.startswith(where) for differ in found[1].values() for place in differ)
 
 
 # ---------------------------------------------------------------------- what fits only in part

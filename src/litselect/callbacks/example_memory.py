@@ -12,6 +12,7 @@ from litselect.callbacks.alarms import Alarms
 from litselect.callbacks.id_tap import IdTap, validated
 from litselect.callbacks.loader_watch import LoaderWatch
 from litselect.callbacks.merge_ranks import highest, merge_ranks
+from litselect.callbacks.rank_tables import gather_tables, padded, pick_tables
 from litselect.callbacks.score_plan import ScorePlan
 from litselect.callbacks.tapped_sampler import Decide
 from litselect.scoring import Ledger, Scores
@@ -54,6 +55,7 @@ class ExampleMemory:
         self._tap = IdTap(decide or _all)
         self._watch: LoaderWatch | None = None
         self._loaded: dict[str, Any] | None = None
+        self._apart: dict[str, Any] | None = None  # what each rank knew, until training starts
         self._sized = False
 
     # ------------------------------------------------------------------ a training begins and ends
@@ -70,6 +72,13 @@ class ExampleMemory:
         """Put everything back. Harmless when called again."""
         if self._watch is not None:
             self._watch.remove()
+
+    def begin(self, device: torch.device) -> None:
+        """Training starts, on `device`: from what this rank knew, where it goes on from a checkpoint."""
+        if self._apart is not None:
+            self._recollect(together=False)
+            self._apart = None
+        self.ledger.to(device)
 
     def _begin_at(self, batch_idx: int) -> None:
         self._tap.start = batch_idx
@@ -124,10 +133,8 @@ class ExampleMemory:
         size = highest(torch.tensor([self.ledger.size], device=self.ledger.loss.device), device)
         self.ledger.grow(int(size))  # of data sets that don't tell their length, ranks have seen different parts
         merge_ranks(self.ledger, device)
-        labels = torch.full((self.ledger.size,), -1, dtype=torch.int32) if self.labels is None else self.labels
-        labels = torch.nn.functional.pad(labels, (0, self.ledger.size - len(labels)), value=-1)
-        labels = highest(labels, device)  # a rank that met none takes part
-        self.labels = labels if self.labels is not None or bool((labels >= 0).any()) else None
+        labels = highest(padded(self.labels, self.ledger.size), device)  # a rank that met none takes part
+        self.labels = labels if bool((labels >= 0).any()) else None
 
     def recall(self, ids: Int[Tensor, " batch"]) -> dict[str, Any]:
         """What is known of `ids`, see `KnownScores.of`, and their classes, where the loss told them."""
@@ -227,11 +234,8 @@ class ExampleMemory:
     def _label(self, ids: Tensor, targets: Tensor) -> None:
         if targets.ndim != 1 or targets.is_floating_point():
             return
-        if self.labels is None:
-            self.labels = torch.full((self.ledger.size,), -1, dtype=torch.int32, device=self.ledger.loss.device)
-        missing = self.ledger.size - len(self.labels)
-        if missing > 0:
-            self.labels = torch.cat([self.labels, self.labels.new_full((missing,), -1)])
+        if self.labels is None or len(self.labels) < self.ledger.size:
+            self.labels = padded(self.labels, self.ledger.size).to(self.ledger.loss.device)
         self.labels[ids.to(self.labels.device)] = targets.to(self.labels)
 
     @staticmethod
@@ -251,18 +255,12 @@ class ExampleMemory:
     # ------------------------------------------------------------------ state
 
     def state_dict(self, device: torch.device | None) -> dict[str, Any]:
-        """What all ranks know together. A collective."""
-        common = ExampleMemory(self.plan, None, None)
-        common.ledger.load_state_dict(self.ledger.state_dict())
-        common.labels = None if self.labels is None else self.labels.cpu()
-        if device is not None:
-            common.share(device)
+        """What every rank knows. A collective, unless `device` is None."""
         return {
-            "ledger": common.ledger.state_dict(),
+            "ledger": gather_tables(self.ledger, self.labels, device),
             "known": self.known.state_dict(),
             "scored_epoch": self.plan.scored_epoch,
             "learning_rate_factor": self.learning_rate_factor,
-            "labels": None if common.labels is None else common.labels.clone(),
             "alarms": self.alarms.state_dict(),
             "selecting": self._selecting,
         }
@@ -272,20 +270,26 @@ class ExampleMemory:
         return {**self.ranks.state_dict(), "seed": self.seed}
 
     def load_state_dict(self, state: dict[str, Any], own: dict[str, Any]) -> None:
-        """Continue from what all ranks knew, once the data set is met, and what this one did."""
+        """Continue from what the ranks knew of the data set, once that is met, and from what only this one did."""
         self._loaded = state
         self.ranks.load_state_dict(own)
         self.seed = own["seed"]
 
+    def _recollect(self, *, together: bool) -> None:
+        ledger, labels = pick_tables(self._apart, together=together)
+        self.ledger.load_state_dict(ledger.state_dict())
+        self.labels = labels if bool((labels >= 0).any()) else None
+
     def _restore(self, state: dict[str, Any], size: int) -> None:
-        self.ledger.load_state_dict(state["ledger"])
+        self._apart = state["ledger"]
+        self._recollect(together=True)  # which is all there is to know, if the training is over
         if self.ledger.size != size and self._find is None:
             raise ValueError(
                 f"The checkpoint remembers {self.ledger.size} examples, but the training data set has {size}, so ids "
                 "would name others. Resume with the data set of the checkpoint, or load its weights into a new run."
             )
         self.known.load_state_dict(state["known"])
-        self.labels, self._selecting = state["labels"], state["selecting"]
+        self._selecting = state["selecting"]
         self.alarms.load_state_dict(state["alarms"])
         self.plan.scored_epoch = state["scored_epoch"]
         self.learning_rate_factor = state["learning_rate_factor"]

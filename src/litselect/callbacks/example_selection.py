@@ -204,7 +204,7 @@ class ExampleSelection(CallbackBase):
             warn_of_fresh_start(self, trainer)
         meet_data(self, trainer, pl_module.device)
         if self.memory is not None:
-            self.memory.ledger.to(pl_module.device)
+            self.memory.begin(pl_module.device)
         self._session = session = SelectionSession(self, trainer, pl_module)
         self._device = pl_module.device
 

@@ -27,16 +27,43 @@ def merge_ranks(ledger: Ledger, device: torch.device) -> None:
     """
     if not _several():
         return
-    rank = distributed.get_rank()
-    latest = _reduced(ledger.step, _Op.MAX, device)
-    holders = torch.where(ledger.step == latest, rank, distributed.get_world_size())
-    first = _reduced(holders, _Op.MIN, device) == rank
+    first = _first_with(ledger.step, _Op.MAX, device)
     for name in FIELDS:  # in one order on every rank
         values: Tensor = getattr(ledger, name)
-        wide = values.float() if values.is_floating_point() else values.int()  # not every backend adds short types
-        counts = name in COUNTS
-        merged = _reduced(wide if counts else torch.where(first, wide, 0), _Op.MAX if counts else _Op.SUM, device)
-        setattr(ledger, name, merged.to(values.dtype))
+        if name in COUNTS:
+            merged = _reduced(_wide(values), _Op.MAX, device).to(values.dtype)
+        else:
+            merged = _of_one(values, first, device)
+        setattr(ledger, name, merged)
+
+
+def least_seen(table: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The rows of those ranks that met an example least often: what all knew, if it came to some since. A collective.
+
+    Args:
+        table: this rank's columns, of which one is ``seen``.
+        device: where the ranks talk to each other.
+    """
+    if not _several():
+        return table
+    first = _first_with(_wide(table["seen"]), _Op.MIN, device)
+    return {name: _of_one(values, first, device) for name, values in table.items()}
+
+
+def _first_with(values: Tensor, op: distributed.ReduceOp.RedOpType, device: torch.device) -> Tensor:
+    """Where this is the first rank whose value is the highest, or the lowest, of all."""
+    rank = distributed.get_rank()
+    holders = torch.where(values == _reduced(values, op, device), rank, distributed.get_world_size())
+    return _reduced(holders, _Op.MIN, device) == rank
+
+
+def _of_one(values: Tensor, first: Tensor, device: torch.device) -> Tensor:
+    """Each value of the rank that is `first` there."""
+    return _reduced(torch.where(first, _wide(values), 0), _Op.SUM, device).to(values.dtype)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.float() if values.is_floating_point() else values.int()  # not every backend adds short types
 
 
 def _several() -> bool:
