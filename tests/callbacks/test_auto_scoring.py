@@ -12,7 +12,7 @@ from litselect.callbacks import ExampleSelection, SelectiveBackprop, auto_scorin
 from litselect.callbacks.auto_scoring import AutoScoring
 from litselect.callbacks.fidelity import Fidelity
 from litselect.scoring import ScoringPass
-from litselect.selectors import TopLoss
+from litselect.selectors import RandomSubset, RatedSubset, TopLoss
 from tests.callbacks.kit import Classifier, loader_of
 
 N, K = 12, 4
@@ -172,7 +172,54 @@ def test_resumed(solo: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> N
     assert other.scoring.precision == "bf16"
 
 
+@pytest.mark.usefixtures("short")
+def test_an_option_may_fail_in_any_way(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vision transformers assert the size of their images."""
+    Clock(monkeypatch, PASSES, plain=10, selected=5)
+    step = Images.training_step
+
+    def asserts(self: Any, batch: Any, batch_idx: int) -> Any:
+        assert batch[0].shape[-1] == 8, "wrong size"
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Images, "training_step", asserts)
+    _, callback = fit(solo, 7)
+    assert callback.auto is not None
+    assert callback.auto.chosen == "bf16"
+    assert callback.auto.table.count("AssertionError: wrong size") == 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"selector": RandomSubset(0.5)},
+        {"max_age": 2},
+        {"rescore_every": 2},
+        {"refill": True},
+        {"selector": RatedSubset(0.5), "ratings": torch.zeros(32)},
+    ],
+)
+def test_what_it_can_not_measure_is_refused(solo: Any, settings: Any) -> None:
+    callback = ExampleSelection(settings.pop("selector", TopLoss(0.5)), scoring="auto", **settings)
+    with pytest.raises(ValueError, match="measures passes over each batch"):
+        solo.fit(solo.make(Classifier), callback, max_epochs=1)
+
+
+def test_batches_that_make_no_step_count() -> None:
+    """The median of skips and steps would be a skip."""
+    assert auto_scoring._typical([9.0, 0.0, 0.0, 6.0]) == 2.0
+
+
+def test_the_log_is_that_of_the_trainers_package(solo: Any) -> None:
+    class Own(type(solo.trainer())):
+        pass
+
+    assert auto_scoring._package(Own(logger=False, enable_checkpointing=False)) == "pytorch_lightning"
+
+
 def test_settings() -> None:
+    with pytest.raises(ValueError, match="Pass both, or neither"):
+        ExampleSelection(TopLoss(0.5), when_unprofitable="train_all")
     with pytest.raises(ValueError, match="when_unprofitable"):
         ExampleSelection(TopLoss(0.5), scoring="auto", when_unprofitable="stop")  # type: ignore
     with pytest.raises(TypeError, match='"ledger" or "auto"'):

@@ -1,6 +1,7 @@
 """Passes over some batches only, and passes by a proxy, in a training."""
 
 import copy
+import time
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from litselect.callbacks import ExampleSelection, SelectiveBackprop, cheapest_precision
+from litselect.callbacks import ExampleSelection, SelectiveBackprop
+from litselect.callbacks.proxy_training import ProxyTraining
 from litselect.scoring import ScoringPass
 from litselect.selectors import KeepAll, TopLoss
 from tests.callbacks.kit import CLASSES, WIDTH, Classifier, differences, loader, rows
@@ -117,34 +119,43 @@ def test_a_proxy_that_draws_leaves_the_training_alone(solo: Any) -> None:
 def test_losses_of_a_proxy_are_not_mixed_with_those_of_training(solo: Any, more: Any) -> None:
     proxy, every = Proxy(), more.pop("every", 1)
     callback = SelectiveBackprop(keep=0.5, scoring=ScoringPass(proxy=proxy, every=every), **more)
-    with pytest.raises(ValueError, match="leave the proxy out"):
+    with pytest.raises(ValueError, match="are others"):
         fit(solo, callback)
 
 
-# ---------------------------------------------------------------------- by default
+def test_losses_of_small_images_are_not_mixed_with_those_of_training(solo: Any) -> None:
+    with pytest.raises(ValueError, match="are others"):
+        fit(solo, SelectiveBackprop(keep=0.5, scoring=ScoringPass(resolution=0.5), max_age=1))
 
 
-@pytest.mark.parametrize("units", [True, False])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_the_preset_scores_in_the_precision_that_costs_least(
-    solo: Any, monkeypatch: pytest.MonkeyPatch, units: bool, precision: Any
-) -> None:
-    monkeypatch.setattr(cheapest_precision, "computes_in_bf16", lambda device: units)
-    expected = "bf16" if units and precision == "32-true" else None
-    for callback, found in (
-        (SelectiveBackprop(keep=0.5), expected),
-        (SelectiveBackprop(keep=0.5, scoring=ScoringPass()), None),
-        (SelectiveBackprop(keep=0.5, rescore_every=2), expected),
-        (ExampleSelection(TopLoss(0.5)), None),
-    ):
-        solo.fit(solo.make(Classifier), callback, precision=precision, data=loader(N, BATCH), max_epochs=1)
-        assert callback.scoring.precision == found
+def test_time_of_a_proxy_is_counted(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = ProxyTraining.step
+    monkeypatch.setattr(ProxyTraining, "step", lambda *args: (time.sleep(0.05), step(*args)))
+    callback = ExampleSelection(TopLoss(0.5), scoring=by_proxy())
+    fit(solo, callback, epochs=1)
+    assert callback.counters.scoring_seconds > 4 * 0.05
 
 
-def test_hardware_that_would_emulate_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in cheapest_precision._CPU_UNITS:
-        monkeypatch.setattr(torch.cpu, name, lambda: False)
-    assert not cheapest_precision.computes_in_bf16(torch.device("cpu"))
-    monkeypatch.setattr(torch.cpu, cheapest_precision._CPU_UNITS[0], lambda: True)
-    assert cheapest_precision.computes_in_bf16(torch.device("cpu"))
-    assert not cheapest_precision.computes_in_bf16(torch.device("meta"))
+def test_a_proxy_with_batch_norm_and_one_row(solo: Any) -> None:
+    """One row alone trains the module, which has no batch statistics."""
+    proxy = Proxy()
+    proxy.net.insert(0, nn.BatchNorm1d(WIDTH))
+    scoring = ScoringPass(proxy=proxy, proxy_optimizer=torch.optim.SGD(proxy.parameters(), 0.1))
+    torch.manual_seed(0)
+    module = solo.make(Classifier)
+    solo.fit(module, ExampleSelection(TopLoss(0.5), scoring=scoring), data=loader(13, BATCH), max_epochs=1)
+    assert [len(step) for step in module.steps] == [6, 1]
+    assert len(proxy.batches) == 1
+
+
+def test_a_proxy_of_another_shape_can_not_go_on(solo: Any) -> None:
+    state = ProxyTraining(by_proxy(), None).state_dict()
+    scoring = ScoringPass(proxy=(small := nn.Linear(2, 2)), proxy_optimizer=torch.optim.SGD(small.parameters(), 0.1))
+    with pytest.raises(ValueError, match="can't go on from"):
+        ProxyTraining(scoring, None, state).place(torch.device("cpu"))
+
+
+def test_a_proxy_under_true_half_precision_is_refused(solo: Any) -> None:
+    callback = ExampleSelection(TopLoss(0.5), scoring=by_proxy())
+    with pytest.raises(ValueError, match=r"not the proxy\. Use mixed precision"):
+        solo.fit(solo.make(Classifier), callback, precision="bf16-true", max_epochs=1)

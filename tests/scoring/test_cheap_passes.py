@@ -99,7 +99,7 @@ def test_batches_without_images_are_refused(batch: Any, option: Any) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"resolution": 0.0}, {"resolution": 1.0}, {"resolution": 2}, {"every": 0},
+        {"resolution": 0.0}, {"resolution": 1.0}, {"resolution": 2}, {"every": 0}, {"every": 1.5},
         {"proxy_optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)},
         {"proxy": nn.Linear(1, 1), "proxy_optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)},
     ],
@@ -182,6 +182,20 @@ def test_steps_that_were_compiled_as_a_whole_are_refused() -> None:
     net._compiler_ctx = {}
     with pytest.raises(ValueError, match="compiled as a whole"):
         score(ScoringPass(compile=True), net)
+
+
+def test_parts_in_a_list_run_compiled(counting: Counting) -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList([nn.Linear(3, 5), nn.Linear(5, 4)])
+
+        def training_step(self, batch: Any) -> Tensor:
+            return F.cross_entropy(self.parts[1](self.parts[0](batch[0].mean((2, 3)))), batch[1])
+
+    net = Listed()
+    torch.testing.assert_close(score(ScoringPass(compile=True), net), score(ScoringPass(), net))
+    assert counting.graphs == 2
 
 
 # ---------------------------------------------------------------------- a proxy

@@ -502,3 +502,17 @@ def test_a_stream_that_stands_still_is_not_read_again(monkeypatch: pytest.Monkey
             stream.save()
             stream.restore()
         assert len(reads) == 1
+
+
+def test_modules_are_found_in_torchs_order() -> None:
+    module = busy()
+    assert [id(child) for child in no_trace.modules_of(module)] == [id(child) for child in module.modules()]
+
+
+def test_buffers_that_are_written_to_through_data() -> None:
+    """As codebooks of vector quantisation are: no new version tells of it."""
+    module = nn.Linear(2, 2)
+    module.register_buffer("code", torch.zeros(3, 2))
+    with NoTrace(module):
+        module.code.data.add_(1)
+    assert module.code.sum() == 0

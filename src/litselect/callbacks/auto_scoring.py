@@ -15,7 +15,7 @@ from torch import distributed
 
 from litselect.callbacks.check_state import check_state
 from litselect.callbacks.fidelity import Fidelity
-from litselect.scoring import CaptureError, Scores, ScoringPass
+from litselect.scoring import Scores, ScoringPass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,21 @@ _OPTIONS: Final[Mapping[str, Callable[[], ScoringPass]]] = {
 _LENGTHS: Final[Mapping[Phase, int]] = {"options": 4, "plain": 5, "selected": 5, "decided": 2000}
 _ORDER: Final[tuple[Phase, ...]] = ("options", "plain", "selected", "decided")
 _LEAST_OVERLAP: Final = 0.9
+
+
+def check_when(when_unprofitable: Any, scoring: Any) -> None:
+    """Refuse a setting that would have no effect.
+
+    Raises:
+        ValueError: with the invariant, what was received and the remedy.
+    """
+    if when_unprofitable not in ("select", "train_all"):
+        raise ValueError(f'Expected when_unprofitable to be "select" or "train_all", but got {when_unprofitable!r}.')
+    if when_unprofitable != "select" and scoring != "auto":
+        raise ValueError(
+            f'when_unprofitable={when_unprofitable!r} says what scoring="auto" does where selection does not pay, but '
+            f"got scoring={scoring!r}. Pass both, or neither."
+        )
 
 
 class AutoScoring:
@@ -60,10 +75,6 @@ class AutoScoring:
     """
 
     def __init__(self, when_unprofitable: WhenUnprofitable) -> None:
-        if when_unprofitable not in ("select", "train_all"):
-            raise ValueError(
-                f'Expected when_unprofitable to be "select" or "train_all", but got {when_unprofitable!r}.'
-            )
         self.when_unprofitable = when_unprofitable
         self.chosen, self.table = "full", ""
         self.pays: bool | None = None
@@ -131,7 +142,7 @@ class AutoScoring:
             began = _now(device)
             try:
                 scores = score(make())
-            except (CaptureError, RuntimeError, ValueError) as error:
+            except Exception as error:
                 if name == "full":
                     raise
                 self._refused[name] = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -158,8 +169,7 @@ class AutoScoring:
         self.table = self._tabulate(plain, selected)
         if "table" not in self._shown and trainer.is_global_zero:
             self._shown.add("table")
-            package = type(trainer).__module__.partition(".trainer")[0]  # of the two, the one whose log is set up
-            logging.getLogger(package).info("scoring='auto' has looked at this training:\n%s", self.table)
+            logging.getLogger(_package(trainer)).info("scoring='auto' has looked at this training:\n%s", self.table)
         if not self.pays and "warning" not in self._shown:
             self._shown.add("warning")
             goes_on = {
@@ -168,10 +178,16 @@ class AutoScoring:
             }
             warnings.warn(
                 f"Selection does not pay here: a batch takes {1e3 * selected:.2f} ms with it, {1e3 * plain:.2f} ms "
-                f"without, of which scoring is {1e3 * self._found[self.chosen].seconds:.2f} ms. "
+                f"without, of which scoring is {1e3 * self._scoring_seconds:.2f} ms. "
                 f'{goes_on[self.when_unprofitable]}; scoring="ledger" needs no pass, and a smaller keep less training.',
                 stacklevel=2,
             )
+
+    @property
+    def _scoring_seconds(self) -> float:
+        """Of the pass in use; rank 0 may have chosen one that failed here."""
+        found = self._found.get(self.chosen)
+        return math.nan if found is None else found.seconds
 
     def _tabulate(self, plain: float, selected: float) -> str:
         lines = [f"{'option':22}{'ms':>9}{'overlap':>9}{'rank corr.':>12}"]
@@ -204,8 +220,15 @@ class AutoScoring:
         self._place, self._shown = state["place"], set(state["shown"])
 
 
+def _package(trainer: Trainer) -> str:
+    """Of the two that have a Trainer, the one whose this is, or is derived from: its log is set up."""
+    homes = (kind.__module__.partition(".trainer")[0] for kind in type(trainer).__mro__)
+    return next((home for home in homes if home in ("pytorch_lightning", "lightning.pytorch")), "pytorch_lightning")
+
+
 def _typical(seconds: list[float]) -> float:
-    return statistics.median(seconds[1:]) if len(seconds) > 1 else math.nan
+    """The mean, as a selector may skip batches, but for the first."""
+    return statistics.fmean(seconds[1:]) if len(seconds) > 1 else math.nan
 
 
 def _agreed(value: int, device: torch.device) -> int:

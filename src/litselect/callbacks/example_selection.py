@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from litselect.callbacks.active_phase import ActivePhase
-from litselect.callbacks.auto_scoring import AutoScoring, WhenUnprofitable
+from litselect.callbacks.auto_scoring import AutoScoring, WhenUnprofitable, check_when
 from litselect.callbacks.callback_base import CallbackBase
 from litselect.callbacks.counters import Counters
 from litselect.callbacks.example_memory import ExampleMemory
@@ -140,6 +140,7 @@ class ExampleSelection(CallbackBase):
         keeps = ledger or bool(selector.needs & REMEMBERED) or (self.ratings is not None and self.ratings.by_id)
         self.plan = ScorePlan.of(scoring, rescore_every, max_age, keeps, not selector.needs)
         self.scoring = scoring if isinstance(scoring, ScoringPass) else ScoringPass()
+        check_when(when_unprofitable, scoring)
         self.when_unprofitable: WhenUnprofitable = when_unprofitable
         self.auto = AutoScoring(when_unprofitable) if scoring == "auto" else None
         self.proxy: ProxyTraining | None = None

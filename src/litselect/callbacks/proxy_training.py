@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import distributed, nn
 
+from litselect.callbacks.check_state import REMEDY
+from litselect.callbacks.requirements import fewest_rows
 from litselect.scoring.loss_source import proxy_loss
 from litselect.scoring.meta_gradients.private_streams import PrivateStreams
 
 if TYPE_CHECKING:
     from litselect.scoring import ScoringPass
     from litselect.scoring.loss_source import LossFunction
+
+
+def share_proxy(proxy: nn.Module, device: torch.device) -> None:
+    """Move a proxy to `device`, and let all ranks have that of rank 0. A collective."""
+    proxy.to(device)
+    if distributed.is_available() and distributed.is_initialized():
+        for tensor in (*proxy.parameters(), *proxy.buffers()):
+            distributed.broadcast(tensor.detach(), 0)
 
 
 class ProxyTraining:
@@ -37,17 +47,27 @@ class ProxyTraining:
 
     def place(self, device: torch.device) -> None:
         """Training begins on `device`."""
-        self._proxy.to(device)
         self._streams = PrivateStreams(torch.initial_seed(), device)
         if self._loaded is not None:
-            self._proxy.load_state_dict(self._loaded["proxy"])
-            self._optimizer.load_state_dict(self._loaded["optimizer"])
+            self._load(self._loaded)
             if self._loaded["streams"] is not None:
                 self._streams.states = self._loaded["streams"]
             self._loaded = None
 
-    def step(self, batch: Any) -> None:
-        """One step of the optimizer on the mean loss over `batch`."""
+    def _load(self, state: dict[str, Any]) -> None:
+        try:
+            self._proxy.load_state_dict(state["proxy"])
+            self._optimizer.load_state_dict(state["optimizer"])
+        except Exception as error:
+            raise ValueError(
+                f"The checkpoint holds a proxy and its optimizer that {type(self._proxy).__name__} can't go on from "
+                f"({type(error).__name__}: {error}). {REMEDY}"
+            ) from error
+
+    def step(self, batch: Any, rows: int) -> None:
+        """One step of the optimizer on the mean loss over `batch`; none on one row alone, where that would crash."""
+        if rows < fewest_rows(self._proxy):
+            return
         proxy = self._proxy.train()
         with cast("PrivateStreams", self._streams), torch.enable_grad():
             cast("Any", proxy_loss(proxy, batch, self._loss_fn)).backward()
@@ -61,7 +81,20 @@ class ProxyTraining:
 
     def state_dict(self) -> dict[str, Any]:
         """The proxy, its optimizer and its random stream."""
+        if distributed.is_available() and distributed.is_initialized() and distributed.get_rank():
+            return {}  # all have the proxy of rank 0
         if self._loaded is not None:
             return self._loaded
         streams = None if self._streams is None else self._streams.states
-        return {"proxy": self._proxy.state_dict(), "optimizer": self._optimizer.state_dict(), "streams": streams}
+        state = {"proxy": self._proxy.state_dict(), "optimizer": self._optimizer.state_dict(), "streams": streams}
+        return _on_cpu(state)
+
+
+def _on_cpu(value: Any) -> Any:
+    """A nest of dicts, lists and tensors, the tensors on the CPU."""
+    if isinstance(value, dict):
+        return {key: _on_cpu(item) for key, item in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        items = [_on_cpu(item) for item in cast("list[Any]", value)]
+        return items if isinstance(value, list) else tuple(items)
+    return value.cpu() if isinstance(value, torch.Tensor) else value

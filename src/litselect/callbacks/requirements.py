@@ -67,6 +67,7 @@ def check_fit(callback: ExampleSelection, trainer: Trainer, module: LightningMod
         )
     _check_provided(callback)
     _check_memory(callback, module)
+    _check_scoring(callback, trainer)
     check_reuse(callback, module)
     parameters = inspect.signature(module.training_step).parameters
     if "dataloader_iter" in parameters:
@@ -151,14 +152,37 @@ def _check_provided(callback: ExampleSelection) -> None:
         )
 
 
+def _check_scoring(callback: ExampleSelection, trainer: Trainer) -> None:
+    """Refuse passes that could not be made, or not be measured."""
+    name, reason = type(callback).__name__, None
+    if not callback.selector.needs:
+        reason = f"{callback.selector!r} looks at no scores"
+    elif callback.plan.recalls:
+        reason = "rescore_every and max_age select by remembered losses"
+    elif callback.refill:
+        reason = "refill=True makes most batches skips"
+    elif callback.ratings is not None:
+        reason = "ratings come from elsewhere"
+    if callback.auto is not None and reason is not None:
+        raise ValueError(
+            f"{name}(scoring='auto') measures passes over each batch, and what a batch takes with and without "
+            f"selection, but {reason}. Leave scoring out, or change that."
+        )
+    if callback.scoring.proxy is not None and trainer.precision in ("16-true", "bf16-true", "64-true"):
+        raise ValueError(
+            f"A proxy gets the batches that the module gets, but precision={trainer.precision!r} converts those, and "
+            "the module, not the proxy. Use mixed precision, or leave the proxy out."
+        )
+
+
 def _check_memory(callback: ExampleSelection, module: LightningModule) -> None:
     """Refuse settings under which there is nothing to remember, or no one to choose early."""
     name, plan, early = type(callback).__name__, callback.plan, callback.skip_loading
     if plan.needs_ledger and callback.across_ranks:
         raise ValueError(
             f"{name}(across_ranks=True) chooses from what all ranks have just scored, but a ledger is asked for "
-            "(scoring='ledger', rescore_every, max_age, ledger, or a selector that needs one). A ledger is shared by "
-            "all ranks anyway, at every epoch: use across_ranks=False."
+            "(scoring='ledger', rescore_every, max_age, every=n, ledger, or a selector that needs one). It is shared "
+            "by all ranks anyway, at every epoch: use across_ranks=False."
         )
     if early and (callback.ids is not None or callback.across_ranks):
         raise ValueError(
@@ -178,11 +202,11 @@ def _check_memory(callback: ExampleSelection, module: LightningModule) -> None:
         )
     if not plan.overhears:
         return
-    if callback.scoring.proxy is not None and not plan.free:
+    if not plan.free and (callback.scoring.proxy is not None or callback.scoring.resolution is not None):
         raise ValueError(
             f"{name} remembers the losses of training beside those of scoring passes (max_age and ScoringPass(every=n) "
-            f"do), but the passes run {type(callback.scoring.proxy).__name__}, whose losses are others. Use "
-            "rescore_every=2, or leave the proxy out."
+            f"do), but those of {callback.scoring!r} are others. Use rescore_every=2, or leave the proxy and the "
+            "resolution out."
         )
     given = "loss_fn" if callback.loss_fn is not None else "example_losses"
     if callback.loss_fn is not None or callable(getattr(module, "example_losses", None)):
@@ -218,7 +242,7 @@ def check_accumulation(callback: ExampleSelection, trainer: Trainer) -> None:
         )
 
 
-def fewest_rows(module: LightningModule) -> int:
+def fewest_rows(module: nn.Module) -> int:
     """One, or two where one row alone would crash batch statistics, to which a plain batch gives no trouble."""
     return 2 if any(isinstance(child, _BatchNorm) for child in module.modules()) else 1
 

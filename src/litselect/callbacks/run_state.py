@@ -72,7 +72,7 @@ def pick_state(state: dict[str, Any], callback: ExampleSelection, rank: int, wor
     saved, own = state["selector"], selector_name(callback.selector)
     ranks = state["ranks"]
     known = rank < len(ranks)
-    picked = dict(ranks[rank if known else 0])
+    picked = {**ranks[rank if known else 0], "proxy": ranks[0]["proxy"]}
     if len(ranks) != world_size:
         warnings.warn(
             f"The checkpoint was made by {len(ranks)} processes, but {world_size} go on from it. Selection continues "

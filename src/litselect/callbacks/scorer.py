@@ -133,13 +133,15 @@ class Scorer:
             return module.training_step(*(candidates if name == "batch" else batch_idx for name in names))
 
         manual = not module.automatic_optimization
-        source: dict[str, Any] = {"step": step, "loss_fn": callback.loss_fn, "gradients": manual}
+        source: dict[str, Any] = {
+            "step": step, "loss_fn": callback.loss_fn, "gradients": manual, "memory": self._memory,
+        }  # fmt: skip
         scoring = self.reused or callback.scoring
         with quiet(trainer, module), trainer.precision_plugin.train_step_context():
             if callback.auto is not None and callback.auto.phase == "options" and self._selecting:
                 scores = self._score_in_all_ways(batch, n, source)
             else:
-                scores = scoring.examine(module, batch, n, memory=self._memory, **source)
+                scores = scoring.examine(module, batch, n, **source)
                 callback.counters.scored += n * counted
             if scores is not None and not callback.verified:
                 callback.checks += 1
@@ -169,7 +171,7 @@ class Scorer:
 
         def score(scoring: ScoringPass) -> Scores | None:
             callback.counters.scored += n
-            return scoring.examine(self._module, batch, n, memory=self._memory, **source)
+            return scoring.examine(self._module, batch, n, **source)
 
         assert callback.auto is not None
         return callback.auto.measure(score, callback.selector.count(n), self._module.device)

@@ -14,7 +14,7 @@ from litselect.callbacks.finite_guard import FiniteGuard
 from litselect.callbacks.kept import count_kept
 from litselect.callbacks.loop_patch import LoopPatch
 from litselect.callbacks.nonfinite import select_finite
-from litselect.callbacks.proxy_training import ProxyTraining
+from litselect.callbacks.proxy_training import ProxyTraining, share_proxy
 from litselect.callbacks.rank_pool import all_ready, select_share
 from litselect.callbacks.requirements import check_accumulation, declared_batch_size, fewest_rows
 from litselect.callbacks.scorer import Scorer
@@ -58,6 +58,8 @@ class SelectionSession:
         self._rank = trainer.global_rank
         self._batch_size = declared_batch_size(trainer)
         self._optimizer_steps = trainer.global_step
+        if callback.scoring.proxy is not None:
+            share_proxy(callback.scoring.proxy, module.device)
         if callback.scoring.proxy_optimizer is not None:
             callback.proxy = callback.proxy or ProxyTraining(callback.scoring, callback.loss_fn)
             callback.proxy.place(module.device)
@@ -84,7 +86,8 @@ class SelectionSession:
         counters = self.callback.counters
         counters.trained += 0 if self._chosen is None else self._chosen.rows
         if self.callback.proxy is not None and self._chosen is not None:
-            self.callback.proxy.step(self._chosen.batch)
+            self.callback.proxy.step(self._chosen.batch, self._chosen.rows)
+            self._watch.lap("scoring_seconds")
         if self._looks and self._auto is not None and self._auto.end(self.trainer):
             self.callback.scoring = self._auto.scoring
         counters.steps += self.trainer.global_step - self._optimizer_steps
@@ -101,7 +104,7 @@ class SelectionSession:
     # ------------------------------------------------------------------ before the step
 
     def _choose(self, batch: Any, batch_idx: int) -> bool:
-        self._arrived = True
+        self._arrived, self._looks = True, False
         self._watch.start()
         callback, memory = self.callback, self._memory
         n = self.candidates = count_rows(batch, self._batch_size)

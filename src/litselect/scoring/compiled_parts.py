@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ def compiled_parts(module: nn.Module, compiled: Compiled) -> Generator[None]:
         module: the module whose step runs inside.
         compiled: the compiled calls, which are kept from pass to pass.
     """
-    children = {id(child): child for child in module.children() if next(child.parameters(), None) is not None}
+    children = {id(child): child for child in _called(module)}
     before: dict[int, Any] = {}
     try:
         for key, child in children.items():
@@ -41,6 +41,15 @@ def compiled_parts(module: nn.Module, compiled: Compiled) -> Generator[None]:
                 own.pop("_compiled_call_impl", None)
             else:
                 own["_compiled_call_impl"] = call
+
+
+def _called(module: nn.Module) -> Iterator[nn.Module]:
+    """The children that have parameters; of lists of modules, which are not called themselves, theirs."""
+    for child in module.children():
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            yield from _called(child)
+        elif next(child.parameters(), None) is not None:
+            yield child
 
 
 def _compiled_call(child: Any) -> Callable[..., Any]:

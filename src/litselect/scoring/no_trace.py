@@ -33,7 +33,8 @@ class NoTrace(AbstractContextManager["NoTrace"]):
     tensors and of lists, dicts, sets and deques, nested ones too, and the states of generators), and the random
     streams of torch (the CPU's and the device's), numpy and Python; with ``gradients=True`` also gradients and
     ``requires_grad`` flags. Not guarded: parameters (a momentum encoder that the step itself moves), tensors in lists
-    and numpy arrays that are changed in place, and what lies outside the module (files, prints, other objects).
+    and numpy arrays that are changed in place, tensors of more than 65,536 numbers that are written to through
+    ``.data``, and what lies outside the module (files, prints, other objects).
 
     Args:
         module: the module that runs inside.
@@ -103,7 +104,8 @@ def modules_of(module: nn.Module) -> list[nn.Module]:
         child = waiting.pop()
         if id(child) not in found:
             found[id(child)] = child
-            waiting.extend(inner for inner in cast("Any", child)._modules.values() if inner is not None)
+            children = [inner for inner in cast("Any", child)._modules.values() if inner is not None]
+            waiting.extend(reversed(children))  # so that they are found in the order of module.modules()
     return list(found.values())
 
 

@@ -77,10 +77,12 @@ class ScoringPass:
             raise ValueError(f'Expected precision to be None (that of training) or "bf16", but got {precision!r}.')
         if resolution is not None and not 0 < resolution < 1:
             raise ValueError(f"Expected resolution to be a factor in (0, 1), or None for all, but got {resolution!r}.")
-        if every < 1:
+        if not isinstance(cast("Any", every), int) or every < 1:
             raise ValueError(f"Expected every to be a number of batches >= 1, but got {every!r}. 1 scores each.")
         if chunk is not None and chunk < 1:
             raise ValueError(f"Expected chunk to be a number of rows >= 1, or None for all, but got {chunk!r}.")
+        if proxy_optimizer is not None and proxy is None:
+            raise ValueError("Expected a proxy for proxy_optimizer to train, but got none. Pass proxy=... with it.")
         if proxy_optimizer is not None:
             _check_optimizer(proxy, proxy_optimizer)
         self.mode = mode

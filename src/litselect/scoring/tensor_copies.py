@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
+
+_SMALL: Final = 2**16
 
 
 class TensorCopies:
@@ -40,8 +42,10 @@ class TensorCopies:
             if tensor._version != version:
                 with torch.no_grad():
                     tensor.copy_(copy)
-            elif tensor.ndim == 1 and tensor.is_floating_point() and tensor.is_contiguous():
-                tensor.data.copy_(copy)  # batch_norm writes running averages without a new version
+            elif (
+                tensor.numel() <= _SMALL
+            ):  # batch_norm writes running averages, `.data` anything, without a new version
+                tensor.data.copy_(copy)
             if tensor.requires_grad and not graph:
                 tensor.detach_()  # the loss was added to it
 
