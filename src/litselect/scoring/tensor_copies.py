@@ -42,10 +42,8 @@ class TensorCopies:
             if tensor._version != version:
                 with torch.no_grad():
                     tensor.copy_(copy)
-            elif (
-                tensor.numel() <= _SMALL
-            ):  # batch_norm writes running averages, `.data` anything, without a new version
-                tensor.data.copy_(copy)
+            elif tensor.numel() <= _SMALL:
+                tensor.data.copy_(copy)  # batch_norm, and whoever writes to `.data`, makes no new version
             if tensor.requires_grad and not graph:
                 tensor.detach_()  # the loss was added to it
 
