@@ -427,6 +427,7 @@ def cases(draw: st.DrawFn) -> tuple[Any, int, list[int]]:
     plan = of_size(draw(NESTS), n)
     assume(not only_values(plan, n))
     chosen = draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=min(n, 8), unique=True))
+    assume(not only_values(plan, len(chosen)))  # nor once that many rows are left
     return plan, n, sorted(chosen)
 
 

@@ -56,7 +56,8 @@ class ExampleSelection(CallbackBase):
     the scoring pass ends there. Where that loss says nothing about the examples (a GAN that trains its generator first,
     on noise) or has a gradient in it (a penalty), define ``example_losses``.
 
-    A Trainer takes one callback of this family: a second one would select from what the first has chosen.
+    One of a kind: a Trainer takes one callback of this family, since a second one would select from what the first has
+    chosen, and both would keep their state under one name. Selectors can be combined inside it.
 
     Cost: one scoring pass over each batch (about a third of plain training of it), unless the selector looks at
     nothing, plus training of the chosen rows.
