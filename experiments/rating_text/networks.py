@@ -4,25 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from experiments.models.transformer_block import TransformerBlock
 from experiments.rating_text.corpus import VOCABULARY
-
-
-class Block(nn.Module):
-    """Attention to what went before, then a perceptron; both normalised before and added."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-        self.mix, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.perceptron = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, L, width]`` to the same."""
-        query, key, value = self.mix(self.norms[0](x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        heads = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = x + self.out(heads.transpose(1, 2).flatten(2))
-        return x + self.perceptron(self.norms[1](x))
 
 
 class LanguageModel(nn.Module):
@@ -39,7 +22,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.letters = nn.Embedding(VOCABULARY, width)
         self.places = nn.Parameter(0.02 * torch.randn(length, width))
-        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(TransformerBlock(width, heads, causal=True) for _ in range(depth)))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, VOCABULARY))
         nn.init.normal_(self.letters.weight, std=0.02)
 
