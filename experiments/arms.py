@@ -3,13 +3,14 @@
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig
 
-from experiments.callbacks.budget import UNITS
+from experiments.budgets import UNITS
 from experiments.cell import Cell
 from experiments.errors import UsageError
 
 ALL = "all"
 BASELINE = "uniform"
 CONTROL = "random_subset"  # trains as many rows as a selecting arm, chosen by chance
+FIXED = ("selection", "seed", "unit", "out", "trainer.max_epochs")  # the same for all arms, or set by the cell
 TRAIN_EVERYTHING = (BASELINE, "keep_all")  # for these, a candidate seen is an example trained
 
 
@@ -23,7 +24,7 @@ def plan(config: DictConfig) -> list[Cell]:
         UsageError: an arm, unit, budget or number of seeds that does not exist.
     """
     options = every_arm()
-    arms = options if config.selections == ALL else _names("selections", config.selections, options, f"{ALL}, ")
+    arms = options if config.selections == ALL else _arms(config.selections, options)
     units = _names("units", config.units, list(UNITS))
     budgets, seeds = _numbers("budget", config.budget, least=1), _seeds(config.seeds)
     return [Cell(arm, unit, epochs, seed) for seed in seeds for epochs in budgets for unit in units for arm in arms]
@@ -36,8 +37,28 @@ def every_arm() -> list[str]:
 
 
 def to_run(cell: Cell) -> Cell:
-    """The cell whose run serves `cell`: where everything is trained, both units ask for the same run."""
-    return Cell(cell.arm, UNITS[0], cell.epochs, cell.seed) if cell.arm in TRAIN_EVERYTHING else cell
+    """The cell whose run serves `cell`: where everything is trained, both units of rows ask for the same run."""
+    same = cell.arm in TRAIN_EVERYTHING and cell.unit in ("candidates", "trained")
+    return Cell(cell.arm, UNITS[0], cell.epochs, cell.seed) if same else cell
+
+
+def option_of(arm: str) -> str:
+    """The option of the group `selection` that an arm is about; what follows it are settings of this arm alone."""
+    return arm.split()[0]
+
+
+def _arms(received: object, options: list[str]) -> list[str]:
+    """Arms as the user gives them: an option, or an option and overrides, such as `"top_loss keep=0.35 free=true"`."""
+    arms = [str(arm) for arm in (received if isinstance(received, ListConfig) else [received]) if str(arm).split()]
+    _names("selections", ListConfig([option_of(arm) for arm in arms]), options, f"{ALL}, ")
+    for arm in arms:
+        for override in arm.split()[1:]:
+            if "=" not in override or override.lstrip("+~").partition("=")[0] in FIXED:
+                raise UsageError(
+                    f"an arm is an option of selections and settings of its own such as keep=0.35, which may not be "
+                    f"{', '.join(FIXED)}, received {arm}; quote it: selections=[uniform,'top_loss keep=0.35']"
+                )
+    return list(dict.fromkeys(" ".join(arm.split()) for arm in arms))
 
 
 def _names(key: str, received: object, known: list[str], also: str = "") -> list[str]:

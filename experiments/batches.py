@@ -21,7 +21,7 @@ def require_batches(data: ImageData, trainer: DictConfig) -> None:
     if not batches:
         raise UsageError(
             f"an epoch needs at least 1 batch, received data.drop_last={source.drop_last} with "
-            f"data.batch_size={source.batch_size} and {len(data.train)} training examples; set data.drop_last=false "
+            f"batches of {source.rows_at_once} and {len(data.train)} training examples; set data.drop_last=false "
             f"or a smaller data.batch_size"
         )
     limited = math.floor(batches * limit) if isinstance(limit, float) else min(batches, limit)

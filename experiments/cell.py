@@ -4,6 +4,7 @@ import copy
 import functools
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.calibration import Calibration
 from experiments.files import write_text
 from experiments.request import Request
 
@@ -23,8 +25,8 @@ class Cell:
     """One arm at one budget with one seed.
 
     Attributes:
-        arm: an option of the config group `selection`.
-        unit: what the budget counts, see `experiments.callbacks.Budget`.
+        arm: an option of the config group `selection`, and settings of this arm alone, if any, after blanks.
+        unit: what the budget counts, see `experiments.budgets`.
         epochs: the budget, as epochs of training on everything.
         seed: of the run.
     """
@@ -37,7 +39,8 @@ class Cell:
     def overrides(self) -> list[str]:
         """The command line of this cell, apart from what all cells have in common."""
         unit = [] if self.unit == "candidates" else [f"unit={self.unit}"]
-        return [f"selection={self.arm}", f"seed={self.seed}", f"trainer.max_epochs={self.epochs}", *unit]
+        option, *settings = self.arm.split()
+        return [f"selection={option}", *settings, f"seed={self.seed}", f"trainer.max_epochs={self.epochs}", *unit]
 
     def request(self, common: list[str], folder: Path) -> Request:
         """The run of this cell, in a folder of its own whose name changes with the config.
@@ -49,20 +52,26 @@ class Cell:
         config, choices = _composed(self.arm, tuple(common))
         config = copy.deepcopy(config)
         config.seed, config.unit, config.trainer.max_epochs = self.seed, self.unit, self.epochs
-        config.out = str(folder / f"{self.arm}-{self.epochs}-{self.unit}-seed{self.seed}-{_digest(config)}")
-        return Request(config, choices, [*common, *self.overrides()], Path(config.out))
+        name = re.sub(r"[^\w.=-]+", "_", self.arm)
+        config.out = str(folder / f"{name}-{self.epochs}-{self.unit}-seed{self.seed}-{_digest(config)}")
+        overrides = [*common, *self.overrides()]
+        return Request(
+            config, choices, overrides, Path(config.out), shared_calibration=calibration_file(config, folder)
+        )
 
 
 @functools.lru_cache
 def _composed(arm: str, common: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
     """The config of an arm, and the option chosen in each group; composing takes longer than a small cell should."""
-    whole = compose("train", [*common, f"selection={arm}", "out=''"], return_hydra_config=True)
+    option, *settings = arm.split()
+    overrides = [*common, f"selection={option}", *settings, "out=''"]
+    whole = compose("train", overrides, return_hydra_config=True)
     choices = {str(group): str(option) for group, option in whole.hydra.runtime.choices.items()}
     return OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"]), choices
 
 
 def finished(request: Request, code: str | None) -> dict[str, Any] | None:
-    """The summary of a cell that ran to its end, or None.
+    """The summary of a cell that ran to its end, under the prices that hold now, or None.
 
     Args:
         request: the run of the cell.
@@ -72,7 +81,9 @@ def finished(request: Request, code: str | None) -> dict[str, Any] | None:
         return None
     if not request.summary.exists():
         return None
-    return json.loads(request.summary.read_text(encoding="utf-8"))
+    summary = json.loads(request.summary.read_text(encoding="utf-8"))
+    priced = summary.get("calibration")
+    return summary if priced in (None, Calibration.read(request.calibration).identity) else None
 
 
 def clear(request: Request) -> None:
@@ -101,6 +112,20 @@ def rater_folder(request: Request, code: str) -> Path:
     budget = ("trainer", "unit", "schedule", "optimizer", "logger")
     digest = _digest(config, (*APART_FROM_RESULT, *budget, "selection", "keep", "table"))
     return request.out.parent / f"rater-seed{config.seed}-{digest}-{code[:8]}"
+
+
+def calibration_file(config: DictConfig, folder: Path) -> Path:
+    """Where the calibration lies that runs of one network, precision and so on have in common."""
+    parts = ("model", "channels_last", "threads")
+    data = ("crop", "flip", "cutout", "on_device", "size")
+    trainer = ("precision", "accelerator", "devices")
+    about = {
+        **{name: config[name] for name in parts},
+        "optimizer": config.optimizer._target_,
+        "data": {name: config.data.get(name) for name in data},
+        "trainer": {name: config.trainer.get(name) for name in trainer},
+    }
+    return folder / f"calibration-{_digest(OmegaConf.create(about))}.json"
 
 
 def code_digest() -> str:

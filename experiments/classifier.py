@@ -48,7 +48,7 @@ class Classifier(LightningModule):
         self._evaluate(batch, "test")
 
     def configure_optimizers(self) -> Optimizer:
-        """The optimizer alone: `experiments.callbacks.LearningRate` follows the budget, not the steps."""
+        """The optimizer alone: `litselect.callbacks.BudgetSchedule` follows the budget, not the steps."""
         return self.make_optimizer(self.parameters())
 
     def _evaluate(self, batch: Batch, part: str) -> None:

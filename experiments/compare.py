@@ -6,6 +6,7 @@ Trains every arm at every budget with every seed and writes `results.csv`, `repo
 
 import logging
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,10 +14,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments.arms import plan, to_run
+from experiments.budgets import calibrated
 from experiments.build import build
 from experiments.cli import command, require_complete
+from experiments.data import ImageData
 from experiments.errors import UsageError
 from experiments.report import write_report
+from experiments.request import Request
 from experiments.runner import Runner
 
 OWN_KEYS = ("selections", "seeds", "budget", "units", "reuse")
@@ -36,6 +40,7 @@ def main(config: DictConfig) -> None:
     for request in requests.values():
         build(request.config, "selection")  # a bad setting must not wait for its turn
     console = Console(highlight=False)
+    _calibrate(requests.values(), console)
     runner = Runner(requests, config.reuse == "config", console)
     try:
         runner.run()
@@ -43,6 +48,21 @@ def main(config: DictConfig) -> None:
         if outcomes := runner.outcomes():
             line = shlex.join(["python", "-m", "experiments.compare", *overrides])
             write_report(outcomes, planned=len(cells), folder=out, command=line, console=console)
+
+
+def _calibrate(requests: Iterable[Request], console: Console) -> None:
+    """Measures what budgets in reference time charge, before any run disturbs it."""
+    groups: dict[Path, list[Request]] = {}
+    for request in requests:
+        if request.config.unit == "reference":
+            groups.setdefault(request.calibration, []).append(request)
+    for file, group in groups.items():
+        console.print(f"Prices of reference time: {file}")
+        parts = build(group[0].config, "data").read()
+        for config in {request.config.data.candidates: request.config for request in group}.values():
+            alike = [request.config for request in group if request.config.data.candidates == config.data.candidates]
+            selections = list(filter(None, (build(one, "selection") for one in alike)))
+            calibrated(config, ImageData(build(config, "data"), config.seed, parts), selections, file)
 
 
 def _common(overrides: list[str]) -> list[str]:

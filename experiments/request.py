@@ -18,6 +18,7 @@ class Request:
         shared_table: irreducible losses that runs have in common, made by the first that needs them; None lets this run
             make its own, in `out`.
         shared_rater: the same for the folder of a rater.
+        shared_calibration: the same for the seconds of a budget in reference time.
     """
 
     config: DictConfig
@@ -26,6 +27,12 @@ class Request:
     out: Path
     shared_table: Path | None = None
     shared_rater: Path | None = None
+    shared_calibration: Path | None = None
+
+    @property
+    def calibration(self) -> Path:
+        """Where the calibration lies, or is to lie."""
+        return self.shared_calibration or self.out / "calibration.json"
 
     @property
     def summary(self) -> Path:

@@ -7,8 +7,9 @@ from pytorch_lightning.callbacks import ProgressBar
 
 from experiments import flops
 from experiments.batches import require_batches
+from experiments.budgets import calibrated, longest, make_budget
 from experiments.build import build
-from experiments.callbacks import Budget, Cost, LearningCurve, LearningRate, Meter
+from experiments.callbacks import Cost, LearningCurve, Meter
 from experiments.classifier import Classifier
 from experiments.data import ImageData, Images, Source
 from experiments.files import write_json
@@ -17,8 +18,9 @@ from experiments.lightning_manners import quiet, real_interrupts
 from experiments.rating import Online, Rated
 from experiments.report import write_ledger
 from experiments.request import Request
-from experiments.summary import circumstances, costs
+from experiments.summary import circumstances, costs, spent
 from experiments.threads import threads
+from litselect.callbacks import BudgetSchedule
 
 
 def run(
@@ -55,10 +57,10 @@ def run(
     module = Classifier(net, build(config, "optimizer"), config.channels_last)
     selection, before = _selection(request, data, parts, watchers)
     meter = Meter(selection, before, operations.of)
-    beside = len(data.heldout) if source.heldout_trained else 0
-    budget = Budget(config.unit, config.trainer.max_epochs, meter, beside)
-    curve = LearningCurve(request.curve, meter)
-    rate = LearningRate(build(config, "schedule"), budget)
+    calibration = calibrated(config, data, [*filter(None, [selection])], request.calibration)
+    budget = make_budget(config, data, meter, operations, calibration)
+    curve = LearningCurve(request.curve, meter, budget)
+    rate = BudgetSchedule(build(config, "schedule"))
     # the selection stands first, so that its counters are up to date when the others look
     callbacks = [*filter(None, [selection]), meter, budget, rate, curve, *watchers]
     with quiet(), real_interrupts(), threads(config.threads, source.batch_size * operations.training):
@@ -66,6 +68,7 @@ def run(
             config,
             "trainer",
             callbacks=callbacks,
+            max_epochs=longest(config),
             logger=build(config, "logger") or False,
             enable_progress_bar=any(isinstance(watcher, ProgressBar) for watcher in watchers),
         )
@@ -80,6 +83,7 @@ def run(
         "test_accuracy": tested["test/accuracy"],
         "test_loss": tested["test/loss"],
         **costs(meter, operations),
+        **spent(budget, config, calibration),
         **circumstances(request, data, module),
     }
     write_json(request.summary, summary)

@@ -3,12 +3,15 @@
 import shlex
 from typing import Any
 
+from omegaconf import DictConfig
 from pytorch_lightning import LightningModule
 
 from experiments import environment, flops
+from experiments.calibration import Calibration
 from experiments.callbacks import Cost, Meter, Tally
 from experiments.data import ImageData
 from experiments.request import Request
+from litselect.callbacks import Budget
 
 
 def costs(meter: Meter, operations: flops.Flops) -> dict[str, Any]:
@@ -55,6 +58,19 @@ def _table_costs(cost: Cost) -> dict[str, Any]:
         "table_examples_scored": cost.tally.scored,
         "table_examples_trained": cost.tally.trained,
         "table_flops": cost.flops,
+    }
+
+
+def spent(budget: Budget, config: DictConfig, calibration: Calibration | None) -> dict[str, Any]:
+    """What a budget in reference time came to, by kind of work; nothing for other units."""
+    if calibration is None:
+        return {}
+    return {
+        "reference_seconds": budget.spent,
+        "reference_breakdown": budget.breakdown,
+        "calibration": calibration.identity,
+        "reference_epoch_seconds": budget.amount / config.trainer.max_epochs,
+        "free": config.free,
     }
 
 

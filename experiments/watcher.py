@@ -5,7 +5,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.progress import Progress, TaskID
 
-from experiments.callbacks import Budget
+from litselect.callbacks import Budget
 
 
 class Watcher(Callback):

@@ -1,10 +1,8 @@
-"""What an experiment adds to the Trainer: counting, a budget, a schedule in its unit, and a learning curve."""
+"""What an experiment adds to the Trainer: counting and a learning curve."""
 
-from experiments.callbacks.budget import Budget
 from experiments.callbacks.cost import Cost
 from experiments.callbacks.learning_curve import LearningCurve
-from experiments.callbacks.learning_rate import LearningRate
 from experiments.callbacks.meter import Meter
 from experiments.callbacks.tally import Tally
 
-__all__ = ["Budget", "Cost", "LearningCurve", "LearningRate", "Meter", "Tally"]
+__all__ = ["Cost", "LearningCurve", "Meter", "Tally"]

@@ -9,6 +9,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from experiments.callbacks.meter import Meter
+from litselect.callbacks import Budget
 
 log = logging.getLogger(__name__)
 
@@ -20,12 +21,13 @@ class LearningCurve(Callback):
 
     Args:
         file: the CSV file; it is complete after every row.
-        meter: what has been spent.
+        meter: what has been done.
+        budget: what has been spent.
     """
 
-    def __init__(self, file: Path, meter: Meter) -> None:
+    def __init__(self, file: Path, meter: Meter, budget: Budget) -> None:
         self.file = file
-        self.meter = meter
+        self.meter, self.budget = meter, budget
         self.rows: list[dict[str, Any]] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -35,6 +37,7 @@ class LearningCurve(Callback):
             **asdict(self.meter.total),
             "seconds": round(self.meter.seconds, 3),
             "cpu_seconds": round(self.meter.cpu_seconds, 3),
+            "spent": self.budget.spent,
             "accuracy": float(trainer.callback_metrics["val/accuracy"]),
             "loss": float(trainer.callback_metrics["val/loss"]),
         }

@@ -18,6 +18,40 @@ def split(images: Images, fraction: float, generator: torch.Generator) -> tuple[
     return images.rows(order[drawn:].sort().values), images.rows(order[:drawn].sort().values)
 
 
+def thinned(images: Images, size: int | None, imbalance: float, generator: torch.Generator) -> Images:
+    """Draws a smaller training set, of classes of unequal size if asked for.
+
+    Args:
+        images: the whole.
+        size: how many rows are drawn in all before classes are thinned, the same from each class as far as it goes;
+            None for all.
+        imbalance: rows of the last class for each row of the first; those between on an exponential curve.
+        generator: of the draws; nothing is drawn where nothing is left out.
+
+    Returns:
+        The rows drawn, in the original order.
+
+    Raises:
+        UsageError: more rows than there are.
+    """
+    if size is not None and size > len(images):
+        raise UsageError(
+            f"data.train_examples must not exceed the {len(images)} training examples, received {size}; lower it"
+        )
+    if (size is None or size == len(images)) and imbalance == 1:
+        return images
+    order = torch.randperm(len(images), generator=generator)
+    labels, rank = images.labels[order], torch.empty(len(images), dtype=torch.long)
+    for label in range(images.classes):  # the place of each row among those of its class
+        of_class = labels == label
+        rank[of_class] = torch.arange(int(of_class.sum()))
+    kept = torch.argsort(rank, stable=True)[:size]  # class after class in turns
+    counts = torch.bincount(labels[kept], minlength=images.classes)
+    shares = imbalance ** (torch.arange(images.classes) / max(1, images.classes - 1))
+    kept = kept[rank[kept] < (counts * shares).round().long()[labels[kept]]]
+    return images.rows(order[kept].sort().values)
+
+
 def flip_labels(images: Images, fraction: float, generator: torch.Generator) -> Images:
     """Gives exactly `round(fraction * N)` rows a wrong label, uniform over the other classes.
 

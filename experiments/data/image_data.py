@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from experiments.data.augment import crop_and_flip, cutout
-from experiments.data.corruption import copies, keep_for_duplication, split
+from experiments.data.corruption import copies, keep_for_duplication, split, thinned
 from experiments.data.images import Images
 from experiments.data.rows import Batch, Rows, unchanged
 from experiments.data.source import Source
@@ -34,6 +34,7 @@ class ImageData(LightningDataModule):
 
     Attributes:
         train: the training set after its corruption.
+        nominal_rows: of the training set, before corrupted rows were left out.
         example: `[N]` int64, which example each training row is; copies have it in common.
         true_labels: `[N]` int64, the labels of the training rows before any was made wrong.
         corrupted: `[N]` bool, the training rows with a wrong label or spoilt pixels.
@@ -50,6 +51,7 @@ class ImageData(LightningDataModule):
         whole, held_out = split(clean, source.val_fraction, draw)
         self.curve = held_out if len(held_out) else self.test
         whole, judges = split(whole, source.heldout_fraction, draw) if source.heldout_fraction else (whole, None)
+        whole = thinned(whole, source.train_examples, source.imbalance, draw)
         distinct = whole if source.duplicates == 1 else keep_for_duplication(whole, source.duplicates, draw)
         spoilt = Spoilt.of(distinct, source, draw)
         self.example = copies(len(distinct), source.duplicates, size=len(whole))
@@ -60,6 +62,10 @@ class ImageData(LightningDataModule):
         if source.heldout_trained:
             rows = rows.followed_by(heldout)
             self.example = torch.cat([self.example, len(distinct) + torch.arange(len(judges))])
+        self.nominal_rows = len(rows.images)
+        if source.only_clean:
+            clean_rows = (~rows.corrupted).nonzero().squeeze(1)
+            rows, self.example = rows.rows(clean_rows), self.example[clean_rows]
         self.train, self.true_labels, self.corrupted = rows.images, rows.true_labels, rows.corrupted
         self.mean, self.std = channel_statistics(self.train.pixels)
         self._seed_generators(seed)
@@ -147,7 +153,7 @@ class ImageData(LightningDataModule):
             images = Images(images.pixels.to(device), images.labels.to(device), images.classes)
         return DataLoader(
             Rows(images),
-            batch_size=self.source.batch_size if shuffle else max(self.source.batch_size, EVALUATION_BATCH),
+            batch_size=self.source.rows_at_once if shuffle else max(self.source.batch_size, EVALUATION_BATCH),
             shuffle=shuffle,
             drop_last=drop_last,
             generator=generator,

@@ -16,12 +16,19 @@ class Source(ABC):
     Values come from `conf/data` and `conf/shared/images.yaml`, so there are no defaults here.
 
     Attributes:
-        batch_size: candidates in a batch.
+        batch_size: rows of a batch of plain training.
+        candidates: rows that the loader yields at once, of which a selection trains some; None for `batch_size`, which
+            is that of plain training in any case.
         drop_last: whether an incomplete last batch is left out.
         label_noise: fraction of the training labels, 0 to 1, replaced by another class drawn uniformly. Exactly
             `round(label_noise * N)` labels are wrong afterwards. Validation and test labels stay clean.
         pixel_noise: fraction of the training images, 0 to 1, whose pixels are shuffled. Exactly
             `round(pixel_noise * N)` images are spoilt, labels intact, independently of which labels are wrong.
+        train_examples: how many examples of the training set are used, drawn at random, each class alike as far as it
+            goes; None for all.
+        imbalance: examples of the rarest class for each of the commonest, above 0 up to 1; the others lie between on
+            an exponential curve, as in long-tailed CIFAR. The test set stays as it is.
+        only_clean: whether rows that were corrupted are left out: what an oracle would train. Budgets count them.
         duplicates: copies of every training example. The size of the set is kept: N / duplicates distinct examples
             are drawn and repeated, each with its label, right or wrong.
         corruption_seed: decides which labels are wrong, which images are spoilt, which examples are kept for
@@ -39,10 +46,14 @@ class Source(ABC):
     """
 
     batch_size: int
+    candidates: int | None
     drop_last: bool
     label_noise: float
     pixel_noise: float
     duplicates: int
+    train_examples: int | None
+    imbalance: float
+    only_clean: bool
     corruption_seed: int
     val_fraction: float
     heldout_fraction: float
@@ -57,6 +68,11 @@ class Source(ABC):
         _require("batch_size", self.batch_size, int, lambda value: value >= 1, "an integer of at least 1")
         _require("label_noise", self.label_noise, float, lambda value: 0 <= value <= 1, "a number between 0 and 1")
         _require("pixel_noise", self.pixel_noise, float, lambda value: 0 <= value <= 1, "a number between 0 and 1")
+        _require("imbalance", self.imbalance, float, lambda value: 0 < value <= 1, "above 0 and at most 1")
+        if self.candidates is not None:
+            _require("candidates", self.candidates, int, lambda value: value >= 1, "null, or at least 1")
+        if self.train_examples is not None:
+            _require("train_examples", self.train_examples, int, lambda value: value >= 1, "null, or at least 1")
         _require("duplicates", self.duplicates, int, lambda value: value >= 1, "an integer of at least 1")
         _require("val_fraction", self.val_fraction, float, lambda value: 0 <= value < 1, "at least 0 and below 1")
         _require(
@@ -69,6 +85,11 @@ class Source(ABC):
             )
         _require("crop", self.crop, int, lambda value: value >= 0, "an integer of at least 0")
         _require("cutout", self.cutout, int, lambda value: value >= 0, "an integer of at least 0")
+
+    @property
+    def rows_at_once(self) -> int:
+        """Candidates in a batch."""
+        return self.batch_size if self.candidates is None else self.candidates
 
     @abstractmethod
     def read(self) -> tuple[Images, Images]:

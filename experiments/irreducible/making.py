@@ -13,8 +13,9 @@ from torch import Tensor
 
 from experiments import flops
 from experiments.batches import require_batches
+from experiments.budgets import rows_of_epoch
 from experiments.build import build
-from experiments.callbacks import Budget, Cost, LearningRate, Meter, Tally
+from experiments.callbacks import Cost, Meter, Tally
 from experiments.classifier import Classifier
 from experiments.data import ImageData, Images
 from experiments.data.corruption import flip_labels
@@ -23,6 +24,7 @@ from experiments.irreducible.lowest_loss import LowestLoss
 from experiments.irreducible.table import write_table
 from experiments.lightning_manners import quiet, real_interrupts
 from experiments.threads import threads
+from litselect.callbacks import Budget, BudgetSchedule
 
 SCORINGS = 4  # of the training set, by a model of the held-out part: each costs a third of an epoch
 
@@ -118,8 +120,10 @@ def _fit(
     epochs = _epochs(config.trainer.max_epochs, data, images)
     every = max(1, epochs // SCORINGS) if images is data.heldout else 1
     meter, lowest = Meter(None), LowestLoss(part, unseen, every, by_accuracy)
-    budget = Budget("candidates", epochs, meter)
-    rate = LearningRate(build(config, "schedule"), budget)
+    budget, rate = (
+        Budget(candidates=epochs * rows_of_epoch(config, len(images))),
+        BudgetSchedule(build(config, "schedule")),
+    )
     with quiet(), real_interrupts(), threads(config.threads, data.source.batch_size * operations.training):
         trainer: Trainer = build(
             config,

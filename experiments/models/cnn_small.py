@@ -17,12 +17,13 @@ class CnnSmall(nn.Module):
         size: side of the images in pixels.
         classes: number of classes.
         width: channels of the stem.
+        stride: of the stem; 2 makes all of it about four times cheaper.
     """
 
-    def __init__(self, channels: int, size: int, classes: int, width: int) -> None:
+    def __init__(self, channels: int, size: int, classes: int, width: int, stride: int = 1) -> None:
         super().__init__()
-        require_size(size, at_least=8)
-        self.stem = nn.Sequential(conv_norm(channels, width, 3), nn.ReLU())
+        require_size(size, at_least=8 * stride)
+        self.stem = nn.Sequential(conv_norm(channels, width, 3, stride), nn.ReLU())
         self.blocks = nn.Sequential(*(BasicBlock(width << n, width << (n + 1), stride=2) for n in range(3)))
         self.head = classifier(width << 3, classes)
 

@@ -6,10 +6,14 @@ from experiments.data import Digits, Images, Source
 
 PLAIN: dict[str, Any] = {
     "batch_size": 16,
+    "candidates": None,
     "drop_last": False,
     "label_noise": 0.0,
     "pixel_noise": 0.0,
     "duplicates": 1,
+    "train_examples": None,
+    "imbalance": 1.0,
+    "only_clean": False,
     "corruption_seed": 0,
     "val_fraction": 0.0,
     "heldout_fraction": 0.0,

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.errors import UsageError
-from experiments.schedules import Constant, Cosine, Linear, Schedule, Steps
+from litselect.schedules import Constant, Cosine, Linear, Schedule, Steps
 
 DECAYING = [Linear(0.0), Linear(0.25), Cosine(0.0), Cosine(0.25)]
 

@@ -1,8 +1,21 @@
 """Where selection meets a Trainer."""
 
+from litselect.callbacks.budget import Budget
+from litselect.callbacks.budget_schedule import BudgetSchedule
 from litselect.callbacks.counters import Counters
 from litselect.callbacks.data_rater import DataRater
 from litselect.callbacks.example_selection import ExampleSelection
+from litselect.callbacks.price import Price
+from litselect.callbacks.prices import Prices
 from litselect.callbacks.selective_backprop import SelectiveBackprop
 
-__all__ = ["Counters", "DataRater", "ExampleSelection", "SelectiveBackprop"]
+__all__ = [
+    "Budget",
+    "BudgetSchedule",
+    "Counters",
+    "DataRater",
+    "ExampleSelection",
+    "Price",
+    "Prices",
+    "SelectiveBackprop",
+]

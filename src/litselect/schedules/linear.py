@@ -1,6 +1,8 @@
 """Linear decay."""
 
-from experiments.schedules.schedule import Schedule
+from __future__ import annotations
+
+from litselect.schedules.schedule import Schedule
 
 
 class Linear(Schedule):

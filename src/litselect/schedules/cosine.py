@@ -4,9 +4,11 @@ Loshchilov & Hutter, 2016, "SGDR: Stochastic Gradient Descent with Warm Restarts
 (without restarts).
 """
 
+from __future__ import annotations
+
 import math
 
-from experiments.schedules.schedule import Schedule
+from litselect.schedules.schedule import Schedule
 
 
 class Cosine(Schedule):

@@ -1,8 +1,8 @@
 """What a schedule is: a shape over the spent share of the budget."""
 
-from abc import ABC, abstractmethod
+from __future__ import annotations
 
-from experiments.errors import UsageError
+from abc import ABC, abstractmethod
 
 
 class Schedule(ABC):
@@ -13,11 +13,14 @@ class Schedule(ABC):
 
     Args:
         warmup: share of the budget, 0 up to but not including 1, over which the factor rises to 1.
+
+    Raises:
+        ValueError: if `warmup` is out of range.
     """
 
-    def __init__(self, warmup: float) -> None:
+    def __init__(self, warmup: float = 0.0) -> None:
         if not 0 <= warmup < 1:
-            raise UsageError(f"schedule.warmup must be at least 0 and below 1, received {warmup}; try 0.1")
+            raise ValueError(f"schedule.warmup must be at least 0 and below 1, received {warmup}; try 0.1")
         self.warmup = warmup
 
     def __call__(self, progress: float) -> float:

@@ -1,0 +1,85 @@
+"""Budgets of a comparison: so many epochs' worth of plain training, in one of several units."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from experiments.calibration import Calibration, calibrate
+from experiments.callbacks.meter import Meter
+from experiments.data import ImageData
+from experiments.errors import UsageError
+from experiments.flops import Flops
+from litselect.callbacks import Budget, Prices
+from litselect.scoring import ScoringPass
+
+UNITS = ("candidates", "trained", "flops", "reference")
+"""Rows that the DataLoader yields; rows that are trained on, so that a method that trains half of them passes twice
+over the data; operations; counted work at calibrated seconds."""
+
+
+def make_budget(
+    config: DictConfig, data: ImageData, meter: Meter, operations: Flops, calibration: Calibration | None
+) -> Budget:
+    """The budget of a run: that of `trainer.max_epochs` epochs of training on everything.
+
+    Args:
+        config: of the run.
+        data: of the run. Held-out rows that are trained after all leave the amount as it was: with them there is more
+            data, but not more training. So do rows that are left out for being corrupted.
+        meter: which selection there is, and what was spent before training.
+        operations: of one example.
+        calibration: for the unit "reference".
+
+    Raises:
+        UsageError: for an unknown unit, or one that was spent before training began.
+    """
+    rows, epochs, before = rows_of_epoch(config, data.nominal_rows), config.trainer.max_epochs, meter.before
+    if config.unit == "candidates":
+        return Budget(candidates=epochs * rows)
+    rows -= len(data.heldout) if data.source.heldout_trained else 0
+    if config.unit == "trained":
+        return Budget(trained=epochs * rows)
+    if config.unit == "flops":
+        prices: Any = {"train": [[1, operations.training]], "score": [[1, operations.forward]]}
+        amount, spent = operations.training * epochs * rows, before.flops
+        key = "flops"
+    elif config.unit == "reference" and calibration is not None:
+        prices = calibration.prices(meter.selection, config.free)
+        amount, key = epochs * calibration.uniform(rows, data.source.batch_size), "reference_seconds"
+        spent = calibration.rows(before.tally, data.source.batch_size)
+    else:
+        raise UsageError(f"unit must be one of {', '.join(UNITS)}, received {config.unit}; set unit=candidates")
+    if spent >= amount:
+        raise UsageError(
+            f"a budget must exceed what a run needs before it begins, received {amount:.3g} {key} for "
+            f"trainer.max_epochs={epochs} and {spent:.3g} before; raise it, or share what is made before among runs "
+            f"(selection.runs)"
+        )
+    return Budget(**{key: amount}, prices=Prices.of(prices), before=spent)  # type: ignore[arg-type] - one of two keys
+
+
+def longest(config: DictConfig) -> int:
+    """The Trainer's own limit of epochs, beside a budget: none, unless the budget is of candidates."""
+    return config.trainer.max_epochs if config.unit == "candidates" else -1
+
+
+def calibrated(config: DictConfig, data: ImageData, selections: list[Any], file: Path) -> Calibration | None:
+    """The calibration in `file`, completed for these selections and a plain scoring pass; None if no unit needs it."""
+    if config.unit != "reference":
+        return None
+    calibration = Calibration.read(file)
+    scorings = [ScoringPass(), *(selection.scoring for selection in selections if hasattr(selection, "scoring"))]
+    if calibrate(calibration, config, data, scorings):
+        calibration.write(file)
+    return calibration
+
+
+def rows_of_epoch(config: DictConfig, rows: int) -> int:
+    """Rows of an epoch over `rows`, which limits on batches and incomplete ones decide."""
+    size, drop_last = config.data.candidates or config.data.batch_size, config.data.drop_last
+    batches = rows // size if drop_last else math.ceil(rows / size)
+    limit = config.trainer.get("limit_train_batches", 1.0)
+    limited = math.floor(batches * limit) if isinstance(limit, float) else min(batches, limit)
+    return limited * size if drop_last or limited < batches else rows

@@ -1,0 +1,85 @@
+"""Measures the pieces of a training, in turns."""
+
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+
+from omegaconf import DictConfig
+from sklearn.isotonic import isotonic_regression
+
+from experiments import environment
+from experiments.calibration.calibration import Calibration, scoring_pieces
+from experiments.calibration.workbench import Workbench
+from experiments.data import ImageData
+from litselect.scoring import ScoringPass
+
+ROUNDS = 15
+SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of a batch, at which pieces are measured
+
+
+def calibrate(calibration: Calibration, config: DictConfig, data: ImageData, scorings: list[ScoringPass]) -> bool:
+    """Adds what is missing to a calibration; answers whether anything was.
+
+    All pieces have their turn in each round, so that a machine that slows down for a while slows all. What is kept is
+    the median over rounds of the ratio to a whole training step, times that step's seconds, which are measured once:
+    pieces that are added later fit in, even if the machine has changed its pace.
+
+    Args:
+        calibration: what is known, changed in place.
+        config: of a run with the network, precision and threads in question.
+        data: of that run.
+        scorings: the scoring passes that are to be priced.
+    """
+    bench = Workbench(config, data)
+    wanted: dict[str, Callable[[int], Callable[[], object]]] = {
+        "train": bench.train, "load": bench.load, "select": bench.select,
+    }  # fmt: skip
+    for scoring in scorings:
+        for kind, piece in scoring_pieces(scoring).items():
+            wanted[piece] = bench.score(scoring) if kind == "score" else bench.proxy(scoring)
+    batches = {data.source.batch_size, bench.rows}
+    sizes = {max(1, round(share * rows)) for share in SHARES for rows in batches if rows <= bench.rows}
+    known = calibration.pieces
+    calls = {
+        (name, size): make(size)
+        for name, make in wanted.items()
+        for size in sorted(sizes)
+        if size not in known.get(name, {})
+    }
+    if not calls:
+        return False
+    with bench.ready():
+        step, ratios = _in_turns(bench.train(data.source.batch_size), calls)
+    if not known:
+        calibration.machine, calibration.settings = environment.describe(), bench.settings
+    whole = known.get("train", {}).get(data.source.batch_size, step)
+    for (name, size), ratio in ratios.items():
+        known.setdefault(name, {})[size] = ratio * whole
+    for name in {name for name, _ in ratios}:
+        rows, costs = zip(*sorted(known[name].items()), strict=True)
+        rising = isotonic_regression(costs)  # more rows never cost less
+        known[name] = {size: float(cost) for size, cost in zip(rows, rising, strict=True)}
+    return True
+
+
+def _in_turns(
+    step: Callable[[], object], calls: dict[tuple[str, int], Callable[[], object]]
+) -> tuple[float, dict[tuple[str, int], float]]:
+    """Seconds of `step`, and of each call as a multiple of it: medians over rounds, the first left out."""
+    steps: list[float] = []
+    ratios: dict[tuple[str, int], list[float]] = {key: [] for key in calls}
+    for number in range(ROUNDS + 1):
+        before = _seconds(step)
+        taken = {key: _seconds(call) for key, call in calls.items()}
+        whole = (before + _seconds(step)) / 2
+        if number:  # the first warms up
+            steps.append(whole)
+            for key, seconds in taken.items():
+                ratios[key].append(seconds / whole)
+    return median(steps), {key: median(values) for key, values in ratios.items()}
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = perf_counter()
+    call()
+    return perf_counter() - start

@@ -1,0 +1,82 @@
+"""The file that lies beside the results."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.callbacks.tally import Tally
+from experiments.files import write_json
+from litselect.callbacks import Price, Prices
+from litselect.scoring import ScoringPass
+
+Points = dict[int, float]
+
+
+@dataclass
+class Calibration:
+    """Seconds of each piece of work by its rows, all measured on one machine.
+
+    Attributes:
+        pieces: seconds by rows, by the name of a piece: "load", "train", "select", and "score" or "proxy" with the
+            scoring pass it is about.
+        settings: what was calibrated: network, batch size, precision and so on.
+        machine: hardware and versions.
+    """
+
+    pieces: dict[str, Points] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """Tells one calibration from another, whatever pieces were added to it."""
+        return hashlib.sha256(json.dumps(self.pieces.get("train", {})).encode()).hexdigest()[:12]
+
+    @classmethod
+    def read(cls, file: Path) -> "Calibration":
+        """The calibration in `file`; an empty one if there is none."""
+        if not file.exists():
+            return cls()
+        found = json.loads(file.read_text(encoding="utf-8"))
+        pieces = {name: {int(rows): cost for rows, cost in points.items()} for name, points in found["pieces"].items()}
+        return cls(pieces, found["settings"], found["machine"])
+
+    def write(self, file: Path) -> None:
+        """Writes it, whole or not at all."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"pieces": self.pieces, "settings": self.settings, "machine": self.machine})
+
+    def prices(self, selection: Any, free: bool) -> Prices:
+        """The prices of a training.
+
+        Args:
+            selection: its selection callback, or None.
+            free: whether scores and selection cost nothing: the ceiling of what any cheaper score could gain.
+        """
+        kinds = {"load": "load", "train": "train"}
+        if selection is not None and not free:
+            kinds |= {"select": "select", **scoring_pieces(selection.scoring)}
+        return Prices({kind: Price(tuple(self.pieces[piece].items())) for kind, piece in kinds.items()})
+
+    def uniform(self, rows: int, batch_size: int) -> float:
+        """Seconds of an epoch of plain training."""
+        prices = self.prices(None, free=False).kinds
+        return sum(
+            (rows // batch_size) * price.of(batch_size) + price.of(rows % batch_size) for price in prices.values()
+        )
+
+    def rows(self, tally: Tally, batch_size: int) -> float:
+        """Seconds of rows that were scored and trained before, at the prices of whole batches."""
+        prices = self.prices(None, free=False).kinds
+        each = {name: price.of(batch_size) / batch_size for name, price in prices.items()}
+        (piece,) = scoring_pieces(ScoringPass()).values()
+        score = Price(tuple(self.pieces[piece].items())).of(batch_size) / batch_size
+        return tally.trained * (each["train"] + each["load"]) + tally.scored * (score + each["load"])
+
+
+def scoring_pieces(scoring: ScoringPass) -> dict[str, str]:
+    """The pieces that a scoring pass consists of, by the kind of work whose price they are."""
+    pieces = {"score": f"score {scoring!r}"}
+    return pieces if scoring.proxy_optimizer is None else {**pieces, "proxy": f"proxy {scoring!r}"}

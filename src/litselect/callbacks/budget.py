@@ -1,0 +1,248 @@
+"""Training until something is spent."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from litselect.callbacks.callback_base import CallbackBase
+from litselect.callbacks.check_state import check_state
+from litselect.callbacks.operations import Operations
+from litselect.callbacks.prices import Prices
+from litselect.callbacks.work import Work
+from litselect.callbacks.work_count import WorkCount
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+
+class Budget(CallbackBase):
+    """Stop training when an amount is spent: of work, scoring and rating included, or of time.
+
+    .. code-block:: python
+
+        budget = Budget(candidates=1_000_000)
+        trainer = Trainer(max_epochs=-1, callbacks=[SelectiveBackprop(keep=1/3), budget, BudgetSchedule("cosine")])
+
+    Methods that select make other numbers of steps and of epochs for the same money. To compare them, give each the
+    same budget, and let `BudgetSchedule` decay the learning rate within it.
+
+    Stands behind the callback that selects. Training ends with the batch that spends the rest, or where the Trainer's
+    own limits end it sooner, which is warned of. While it runs, ``trainer.max_epochs`` is what the pace so far
+    foretells, never more than it was: selectors that anneal, and whatever else is planned in epochs, keep to the
+    budget. Evaluation costs nothing.
+
+    With several processes, rows and operations are those of all together, and seconds those of the slowest; this takes
+    one collective a batch. What is spent is in the checkpoint.
+
+    Args:
+        reference_seconds: counted work times calibrated seconds, which repeats exactly however busy the machine is;
+            takes `prices`.
+        flops: floating-point operations of forward and backward passes, a multiply-add being two; counted once for
+            each shape of an example by ``torch.utils.flop_counter``, or taken from `prices`. Under manual optimization
+            it needs `prices`.
+        seconds: of wall-clock time in training, data loading included.
+        candidates: rows that the DataLoader yields.
+        trained: rows that go through the training step.
+        prices: see `Prices`: one, a mapping, or a JSON file with one.
+        before: what has been spent already, in the same unit: on a table of irreducible losses, or on a rater.
+
+    Attributes:
+        spent: so far, with what was spent before.
+        breakdown: the same by kind of work, on this rank; only "before" where the unit is no price.
+
+    Raises:
+        ValueError: if not exactly one amount is given, or it is no positive number, or prices are missing, or the
+            amount is spent before training begins; at fit start, if the order of the callbacks is wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        reference_seconds: float | None = None,
+        flops: float | None = None,
+        seconds: float | None = None,
+        candidates: int | None = None,
+        trained: int | None = None,
+        prices: Prices | str | Path | Mapping[str, Iterable[tuple[float, float]]] | None = None,
+        before: float = 0.0,
+    ) -> None:
+        amounts = {
+            "reference_seconds": reference_seconds,
+            "flops": flops,
+            "seconds": seconds,
+            "candidates": candidates,
+            "trained": trained,
+        }
+        given = {unit: amount for unit, amount in amounts.items() if amount is not None}
+        if len(given) != 1 or not all(0 < amount < math.inf for amount in given.values()):
+            raise ValueError(
+                f"Expected one positive amount among {', '.join(amounts)}, but got {given or 'none'}. "
+                "Budget(candidates=500_000) is ten epochs of 50,000 examples."
+            )
+        ((self.unit, amount),) = given.items()
+        self.amount = float(amount)
+        if (prices is None) if self.unit == "reference_seconds" else (prices is not None and self.unit != "flops"):
+            raise ValueError(
+                f"Expected prices with reference_seconds, where they say what each kind of work takes, and with flops "
+                f"if at all, but got prices={prices!r} with {self.unit}."
+            )
+        if not 0 <= before < self.amount:
+            raise ValueError(
+                f"Expected less to be spent before training than the whole budget, but got before={before!r} of "
+                f"{self.unit}={self.amount!r}. Raise the budget, or share what is made before among several runs."
+            )
+        self.prices = self._given = None if prices is None else Prices.of(prices)
+        self.breakdown: dict[str, float] = {"before": float(before)}
+        self.spent = float(before)
+        self._before, self._forecast = float(before), 0
+        self._limit: Any = None
+        self._resumed = False
+        self._started: float | None = None
+        self._count: WorkCount | None = None
+        self._operations: Operations | None = None
+
+    @property
+    def progress(self) -> float:
+        """The spent share, 0 to 1; of what is spent in training, so that it begins at 0."""
+        return min(1.0, (self.spent - self._before) / (self.amount - self._before))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin with nothing spent.
+
+        Raises:
+            ValueError: if there is another budget, or operations can't be counted.
+        """
+        if stage != "fit":
+            return
+        budgets = [callback for callback in cast("Any", trainer).callbacks if isinstance(callback, Budget)]
+        if len(budgets) > 1:
+            raise ValueError(f"Expected one Budget in the Trainer's callbacks, but got {len(budgets)}. Keep one.")
+        if self.unit == "flops" and self._given is None:
+            self._operations = Operations(pl_module)
+        self.prices = self._given
+        self.spent, self.breakdown, self._forecast, self._resumed = self._before, {"before": self._before}, 0, False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the length that was foretold."""
+        self._limit = trainer.fit_loop.max_epochs
+        if self._resumed:
+            self._foretell(trainer, self._forecast)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look where counters stand, and start the clock."""
+        self._count = WorkCount(trainer, self)
+        self._started = perf_counter()
+        if self.progress >= 1:
+            trainer.should_stop = True
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Count the operations of a new shape."""
+        if self._operations is not None and self._count is not None:
+            self.prices = self._operations.prices(trainer, pl_module, batch, self._count.selection)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Charge the batch, and stop where that was the rest."""
+        assert self._count is not None
+        self._charge(self._count.batch(batch), trainer)
+        pl_module.log("budget", self.progress, prog_bar=True, batch_size=1)
+        if self.progress >= 1:
+            trainer.should_stop = True
+        elif self.progress > 0:
+            passed = trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches
+            self._foretell(trainer, math.ceil(passed / self.progress))  # always more than have passed
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        if self._started is not None:
+            self._tick()
+            self._started = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start it again."""
+        if self._count is not None:
+            self._started = perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn of a budget that was not spent, under which learning rates have not come to their end."""
+        stopped = trainer.should_stop or trainer.interrupted or cast("Any", trainer).fast_dev_run
+        if self.progress < 1 and not stopped:
+            warnings.warn(
+                f"Training ended with {self.progress:.0%} of the budget of {self.amount:.6g} {self.unit} spent, as the "
+                f"Trainer's own limits came first (max_epochs={self._limit}, max_steps={trainer.max_steps}). Raise "
+                "them (max_epochs=-1), or lower the budget.",
+                stacklevel=2,
+            )
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the Trainer its own limit back."""
+        if stage == "fit" and self._limit is not None:
+            trainer.fit_loop.max_epochs = self._limit
+        self._limit = self._started = self._count = self._operations = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The same, where training was left in the middle."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is spent."""
+        return {"unit": self.unit, "spent": self.spent, "breakdown": dict(self.breakdown), "forecast": self._forecast}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there.
+
+        Raises:
+            ValueError: if another unit was counted.
+        """
+        state = check_state("a budget", state_dict, self.state_dict())
+        if state["unit"] != self.unit:
+            raise ValueError(
+                f"Expected a checkpoint of a budget of {self.unit}, but got one of {state['unit']}. Give the budget in "
+                "the unit in which it began."
+            )
+        self.spent, self.breakdown, self._forecast = state["spent"], dict(state["breakdown"]), state["forecast"]
+        self._resumed = True
+
+    def _charge(self, work: Work, trainer: Trainer) -> None:
+        if self.unit == "seconds":
+            return self._tick(trainer)
+        if self.prices is not None:
+            costs = self.prices.of_work(work)
+            for kind, cost in costs.items():
+                self.breakdown[kind] = self.breakdown.get(kind, 0.0) + cost
+            cost = sum(costs.values())
+        else:
+            cost = float(work.seen if self.unit == "candidates" else work.train)
+        self.spent += self._of_all(cost, trainer)
+        return None
+
+    def _tick(self, trainer: Trainer | None = None) -> None:
+        """Charge the time since the clock was read last."""
+        now = perf_counter()
+        passed = 0.0 if self._started is None else now - self._started
+        self._started = now
+        if self.unit == "seconds":
+            self.spent += passed if trainer is None else self._of_all(passed, trainer)
+
+    def _of_all(self, cost: float, trainer: Trainer) -> float:
+        """What a batch cost on all ranks together, or on the slowest: the same on each, which stop together."""
+        if trainer.world_size == 1:
+            return cost
+        device = trainer.strategy.root_device
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        operation = "max" if "seconds" in self.unit else "sum"
+        strategy = cast("Any", trainer.strategy)
+        return float(strategy.reduce(torch.tensor(cost, dtype=dtype, device=device), reduce_op=operation))
+
+    def _foretell(self, trainer: Trainer, epochs: int) -> None:
+        self._forecast = epochs
+        own = self._limit
+        trainer.fit_loop.max_epochs = epochs if own in (None, -1) else min(epochs, own)

@@ -1,0 +1,108 @@
+"""Operations of a module, counted once for each shape of its examples."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from litselect.callbacks.price import Price
+from litselect.callbacks.prices import Prices
+from litselect.callbacks.quiet import quiet
+from litselect.scoring.no_trace import NoTrace
+from litselect.scoring.rows import columns_of, count_rows
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+_TRAINING = 3  # operations of training a proxy, in forward passes of it: backward takes two
+
+
+class Operations:
+    """Counts what an example takes, by running a training step of a batch that leaves no trace.
+
+    Matrix products, convolutions and attention are counted, a multiply-add as two operations; the rest, the optimizer
+    and a rater's own network are not. Operations are taken to be proportional to the rows.
+
+    Cost: one forward and backward pass, and another scoring pass where that is of a kind of its own, for each shape.
+
+    Args:
+        module: the network.
+
+    Raises:
+        ValueError: if it optimizes manually, where a step can't be told from its effects.
+    """
+
+    def __init__(self, module: LightningModule) -> None:
+        if not module.automatic_optimization:
+            raise ValueError(
+                "Operations are counted by running training_step without its effects, but "
+                f"{type(module).__name__} optimizes manually. Give Budget(flops=...) prices=, in operations."
+            )
+        self._known: dict[Hashable, Prices] = {}
+
+    def prices(self, trainer: Trainer, module: LightningModule, batch: Any, selection: Any) -> Prices:
+        """The operations of each kind of work on examples shaped as those of `batch`.
+
+        Args:
+            trainer: in training.
+            module: the network, unwrapped.
+            batch: on its device, with at least one row.
+            selection: the callback that selects, or None.
+        """
+        n = count_rows(batch)
+        shape = tuple(tuple(getattr(column, "shape", ()))[1:] for column in columns_of(batch, n))
+        if shape not in self._known:
+            counted = _count(trainer, module, batch, n, selection)
+            if counted is None:  # the step declined this batch: the next one will tell
+                return Prices({})
+            self._known[shape] = counted
+        return self._known[shape]
+
+
+def _count(trainer: Trainer, module: LightningModule, batch: Any, n: int, selection: Any) -> Prices | None:
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    with (
+        quiet(trainer, module),
+        trainer.precision_plugin.train_step_context(),
+        torch.compiler.set_stance("force_eager"),
+        NoTrace(module, training=None),
+        torch.enable_grad(),
+        FlopCounterMode(display=False) as counter,
+    ):
+        output = _step(trainer, module, batch)
+        forward = counter.get_total_flops()
+        if output is None:
+            return None
+        loss = cast("dict[str, Any]", output)["loss"] if isinstance(output, dict) else output
+        torch.autograd.grad(loss, parameters, allow_unused=True)
+        training = counter.get_total_flops()
+    score = forward if selection is None else _scoring(trainer, module, batch, n, selection, forward)
+    kinds = {"train": training, "score": score, "proxy": _TRAINING * score}
+    return Prices({kind: Price(((n, float(operations)),)) for kind, operations in kinds.items()})
+
+
+def _scoring(trainer: Trainer, module: LightningModule, batch: Any, n: int, selection: Any, forward: int) -> int:
+    """Operations of a scoring pass: those of the step's forward, unless it sees other images or another network."""
+    scoring = selection.scoring
+    if scoring.resolution is None and scoring.proxy is None:
+        return forward
+
+    with (
+        quiet(trainer, module),
+        trainer.precision_plugin.train_step_context(),
+        torch.compiler.set_stance("force_eager"),
+        FlopCounterMode(display=False) as counter,
+    ):
+        scoring.examine(module, batch, n, step=partial(_step, trainer, module), loss_fn=selection.loss_fn)
+        return counter.get_total_flops()
+
+
+def _step(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
+    """What ``training_step`` returns, called as Lightning would."""
+    arguments = cast("Any", trainer.fit_loop.epoch_loop)._build_kwargs(OrderedDict(), batch, 0)
+    return module.training_step(*arguments.values())
