@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from statistics import median
-from time import perf_counter
 
 from omegaconf import DictConfig
 from sklearn.isotonic import isotonic_regression
@@ -13,7 +12,7 @@ from experiments.calibration.workbench import Workbench
 from experiments.data import ImageData
 from litselect.scoring import ScoringPass
 
-ROUNDS = 15
+ROUNDS = 25
 SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of a batch, at which pieces are measured
 
 
@@ -49,7 +48,7 @@ def calibrate(calibration: Calibration, config: DictConfig, data: ImageData, sco
     if not calls:
         return False
     with bench.ready():
-        step, ratios = _in_turns(bench.train(data.source.batch_size), calls)
+        step, ratios = _in_turns(bench.train(data.source.batch_size), calls, bench.clock())
     if not known:
         calibration.machine, calibration.settings = environment.describe(), bench.settings
     whole = known.get("train", {}).get(data.source.batch_size, step)
@@ -63,15 +62,15 @@ def calibrate(calibration: Calibration, config: DictConfig, data: ImageData, sco
 
 
 def _in_turns(
-    step: Callable[[], object], calls: dict[tuple[str, int], Callable[[], object]]
+    step: Callable[[], object], calls: dict[tuple[str, int], Callable[[], object]], clock: Callable[[], float]
 ) -> tuple[float, dict[tuple[str, int], float]]:
     """Seconds of `step`, and of each call as a multiple of it: medians over rounds, the first left out."""
     steps: list[float] = []
     ratios: dict[tuple[str, int], list[float]] = {key: [] for key in calls}
     for number in range(ROUNDS + 1):
-        before = _seconds(step)
-        taken = {key: _seconds(call) for key, call in calls.items()}
-        whole = (before + _seconds(step)) / 2
+        before = _seconds(step, clock)
+        taken = {key: _seconds(call, clock) for key, call in calls.items()}
+        whole = (before + _seconds(step, clock)) / 2
         if number:  # the first warms up
             steps.append(whole)
             for key, seconds in taken.items():
@@ -79,7 +78,7 @@ def _in_turns(
     return median(steps), {key: median(values) for key, values in ratios.items()}
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    start = perf_counter()
+def _seconds(call: Callable[[], object], clock: Callable[[], float]) -> float:
+    start = clock()
     call()
-    return perf_counter() - start
+    return clock() - start

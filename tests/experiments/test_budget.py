@@ -3,16 +3,20 @@
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from experiments.callbacks import Budget, Cost, LearningRate, Meter
+from experiments.budgets import longest, make_budget
+from experiments.calibration import Calibration
+from experiments.callbacks import Cost, Meter, Tally
 from experiments.classifier import Classifier
 from experiments.data import ImageData
 from experiments.errors import UsageError
 from experiments.flops import Flops
 from experiments.lightning_manners import quiet
 from experiments.models import Mlp
-from experiments.schedules import Linear
+from litselect.callbacks import Budget, BudgetSchedule
+from litselect.schedules import Linear
 from tests.experiments.sources import digits
 
 PARTS = digits().read()
@@ -20,6 +24,15 @@ ROWS = len(PARTS[0])
 
 
 OPERATIONS = Flops(forward=10, training=30)
+CALIBRATION = Calibration(
+    {
+        "train": {8: 0.010, 32: 0.022},
+        "load": {32: 0.001},
+        "select": {32: 0.0005},
+        "score ScoringPass('eval')": {32: 0.008},
+    }
+)
+EPOCH = sum(0.022 + 0.001 for _ in range(ROWS // 32)) + CALIBRATION.uniform(ROWS % 32, 32)
 
 
 class Rates(Callback):
@@ -37,14 +50,28 @@ def train(
 ) -> tuple[Meter, Budget, Rates, Trainer]:
     from torch.optim import SGD
 
-    data = ImageData(digits(batch_size=32, drop_last=limits.pop("drop_last", False)), seed=0, parts=PARTS)
+    source = digits(
+        batch_size=32,
+        drop_last=limits.pop("drop_last", False),
+        heldout_fraction=beside / ROWS,
+        heldout_trained=beside > 0,
+    )
+    data = ImageData(source, seed=0, parts=PARTS)
     net = Mlp(channels=1, size=8, classes=10, width=16, depth=1, dropout=0.0)
     module = Classifier(net, lambda parameters: SGD(parameters, lr=0.5), channels_last=False)
-    meter, rates = Meter(selection, Cost(flops=before), OPERATIONS.of), Rates()
-    budget = Budget(unit, epochs, meter, beside)
-    rate = LearningRate(Linear(0.0), budget)
+    meter, rates = Meter(selection, Cost(Tally(trained=before // 30), flops=before), OPERATIONS.of), Rates()
+    config = OmegaConf.create(
+        {
+            "unit": unit,
+            "free": limits.pop("free", False),
+            "data": {"batch_size": 32, "candidates": None, "drop_last": source.drop_last},
+            "trainer": {"max_epochs": epochs, **limits},
+        }
+    )
+    budget = make_budget(config, data, meter, OPERATIONS, CALIBRATION)
+    rate = BudgetSchedule(Linear())
     trainer = Trainer(
-        max_epochs=epochs,
+        max_epochs=longest(config),
         accelerator="cpu",
         callbacks=[*filter(None, [selection]), meter, budget, rate, rates],
         logger=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -62,7 +62,8 @@ class ActivePhase:
         Raises:
             ValueError: if a fraction of training is asked for and the length of training is not known.
         """
-        if self.needs_length and self.progress(trainer) is None:
+        foretold = any(hasattr(callback, "foretells_length") for callback in cast("Any", trainer).callbacks)
+        if self.needs_length and self.progress(trainer) is None and not foretold:
             raise ValueError(
                 f"start={self.start!r} and end={self.end!r} are fractions of training, but its length is not known "
                 f"(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}, "

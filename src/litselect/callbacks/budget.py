@@ -62,6 +62,8 @@ class Budget(CallbackBase):
             amount is spent before training begins; at fit start, if the order of the callbacks is wrong.
     """
 
+    foretells_length = True  # so that fractions of training can be asked for without max_epochs
+
     def __init__(
         self,
         *,
@@ -117,13 +119,10 @@ class Budget(CallbackBase):
         """Begin with nothing spent.
 
         Raises:
-            ValueError: if there is another budget, or operations can't be counted.
+            ValueError: if operations can't be counted.
         """
         if stage != "fit":
             return
-        budgets = [callback for callback in cast("Any", trainer).callbacks if isinstance(callback, Budget)]
-        if len(budgets) > 1:
-            raise ValueError(f"Expected one Budget in the Trainer's callbacks, but got {len(budgets)}. Keep one.")
         if self.unit == "flops" and self._given is None:
             self._operations = Operations(pl_module)
         self.prices = self._given

@@ -24,7 +24,7 @@ class Price:
     points: tuple[tuple[float, float], ...]
 
     def __post_init__(self) -> None:
-        points = tuple(sorted((float(rows), float(cost)) for rows, cost in self.points))
+        points = tuple(sorted((float(rows), float(cost)) for rows, cost in self.points if rows or cost))
         rows = [number for number, _ in points]
         if not points or rows[0] < 1 or len(set(rows)) < len(rows) or not all(cost >= 0 for _, cost in points):
             raise ValueError(

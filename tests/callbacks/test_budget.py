@@ -1,0 +1,416 @@
+"""A budget is spent to the end in its unit, the learning rate with it, and nothing else of the Trainer changes."""
+
+import json
+import math
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from litselect.callbacks import Budget, BudgetSchedule, ExampleSelection, Price, Prices, SelectiveBackprop
+from litselect.callbacks.work import Work
+from litselect.schedules import Cosine
+from litselect.scoring import ScoringPass
+from litselect.selectors import RandomSubset, TopLoss
+from tests.callbacks import ranks
+from tests.callbacks.kit import Classifier, Kit, Validated, loader
+
+ROWS, BATCH = 40, 8
+PRICES: Any = {"load": [[8, 0.08]], "train": [[4, 3.0], [8, 4.0]], "score": [[8, 1.0]], "select": [[8, 0.5]]}
+
+
+class Rates:
+    """Notes the learning rate of every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.values.append(optimizer.param_groups[0]["lr"])
+
+
+def data() -> DataLoader[Any]:
+    return loader(ROWS, batch_size=BATCH)
+
+
+def fit(kit: Kit, budget: Budget, *callbacks: Any, module: Any = None, **settings: Any) -> tuple[Any, Any]:
+    module = module or kit.make(Classifier)
+    trainer = kit.fit(module, *callbacks, budget, data=data(), **{"max_epochs": -1, **settings})
+    return module, trainer
+
+
+def halves(**settings: Any) -> ExampleSelection:
+    return ExampleSelection(RandomSubset(keep=0.5), **settings)
+
+
+def scored() -> ExampleSelection:
+    return ExampleSelection(TopLoss(keep=0.5), scoring=ScoringPass(check=False))
+
+
+# ---------------------------------------------------------------------- units
+
+
+@pytest.mark.parametrize(
+    ("amount", "selection", "batches", "spent"),
+    [
+        ({"candidates": 100}, None, 13, 104),
+        ({"candidates": 100}, halves, 13, 104),
+        ({"trained": 100}, None, 13, 104),
+        ({"trained": 100}, halves, 25, 100),
+        ({"reference_seconds": 30.0, "prices": PRICES}, None, 8, 8 * 4.08),
+        ({"reference_seconds": 30.0, "prices": PRICES}, halves, 9, 9 * (3 + 0.08 + 0.5)),
+        ({"reference_seconds": 30.0, "prices": PRICES}, scored, 7, 7 * (3 + 0.08 + 0.5 + 1)),
+        ({"reference_seconds": 30.0, "prices": PRICES, "before": 9.0}, None, 6, 9 + 6 * 4.08),
+        ({"flops": 8 * 60 * 7}, None, 7, 8 * 60 * 7),  # a weight of 5 x 3, twice: the inputs need no gradient
+        ({"flops": 8 * 60 * 7}, halves, 14, 8 * 60 * 7),
+        ({"flops": 8 * 60 * 7}, scored, 7, 7 * (4 * 60 + 8 * 30)),
+        ({"flops": 900.0, "prices": {"train": [[1, 10]]}}, None, 12, 960),
+    ],
+)
+def test_training_ends_with_the_batch_that_spends_the_rest(
+    kit: Kit, amount: dict[str, Any], selection: Any, batches: int, spent: float
+) -> None:
+    budget = Budget(**amount)
+    _, trainer = fit(kit, budget, *([selection()] if selection else []))
+    assert trainer.global_step == batches
+    assert budget.spent == pytest.approx(spent)
+    assert budget.progress == 1
+    assert sum(budget.breakdown.values()) == pytest.approx(spent) or "before" in budget.breakdown
+    assert trainer.max_epochs == -1  # the user's own
+
+
+def test_seconds_pass_in_training_alone(solo: Kit) -> None:
+    class Slow(Validated):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            time.sleep(0.02)
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            time.sleep(0.2)
+            super().validation_step(batch, batch_idx)
+
+    budget, module = Budget(seconds=0.6), solo.make(Slow)
+    trainer = solo.trainer(budget, max_epochs=-1, num_sanity_val_steps=0)
+    trainer.fit(module, data(), loader(8, batch_size=8))
+    assert budget.spent >= 0.6
+    assert 6 <= len(module.steps) <= 30  # some epochs of 0.1 s, after each of which 0.2 s were not charged
+    assert trainer.current_epoch >= 1
+
+
+def test_refill_is_charged_for_what_it_trains(solo: Kit) -> None:
+    budget = Budget(trained=64)
+    module, _ = fit(solo, budget, halves(refill=True))
+    assert [len(rows) for rows in module.steps] == [BATCH] * 8
+    assert budget.spent == 64
+
+
+def test_rows_that_are_not_loaded_are_not_charged(solo: Kit) -> None:
+    budget = Budget(reference_seconds=2.0, prices={"load": [[1, 0.01]]})
+    preset = SelectiveBackprop(keep=0.5, scoring="ledger", floor=0.1)
+    module, _ = fit(solo, budget, preset)
+    whole = ROWS * 0.01
+    assert budget.spent == pytest.approx(2.0, abs=0.08)
+    assert len(module.steps) == pytest.approx(5 + (2.0 - whole) / 0.04, abs=1)
+
+
+def test_a_rater_beside_the_training_is_charged() -> None:
+    prices = Prices.of({"train": [[8, 4.0]], "score": [[8, 1.0]]})
+    assert prices.of_work(Work(train=8, rater_trained=16, rater_scored=24)) == {"train": 4, "score": 0, "rate": 11}
+
+
+def test_a_proxy_that_learns_is_charged(solo: Kit) -> None:
+    class Small(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Linear(5, 3)
+
+        def training_step(self, batch: Any) -> Any:
+            return torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    proxy = Small()
+    scoring = ScoringPass(proxy=proxy, proxy_optimizer=torch.optim.SGD(proxy.parameters(), lr=0.1), check=False)
+    budget = Budget(reference_seconds=10.0, prices={"proxy": [[4, 1.0]]})
+    fit(solo, budget, ExampleSelection(TopLoss(keep=0.5), scoring=scoring))
+    assert budget.breakdown["proxy"] == 10
+
+
+# ---------------------------------------------------------------------- prices
+
+
+def test_a_price_is_read_off_straight_lines() -> None:
+    price = Price(((8, 2.0), (4, 1.0), (16, 3.0)))
+    assert [price.of(rows) for rows in (0, 4, 6, 8, 12, 16, 24)] == pytest.approx([0, 1, 1.5, 2, 2.5, 3, 4])
+    assert price.of(2) == pytest.approx(0.5)
+    assert Price(((10, 5.0),)).of(3) == pytest.approx(1.5)
+    assert Price(((4, 0.1), (8, 2.0))).of(1) == 0  # never negative
+
+
+@pytest.mark.parametrize("points", [(), ((0, 1.0),), ((4, 1.0), (4, 2.0)), ((4, -1.0),)])
+def test_prices_that_are_none(points: Any) -> None:
+    with pytest.raises(ValueError, match="pairs of rows"):
+        Price(points)
+
+
+def test_prices_come_from_a_file(tmp_path: Path) -> None:
+    Prices.of(PRICES).save(tmp_path / "prices.json")
+    assert Prices.of(tmp_path / "prices.json") == Prices.of(PRICES)
+    (tmp_path / "list.json").write_text(json.dumps([1]))
+    with pytest.raises(ValueError, match="Expected prices such as"):
+        Prices.of(tmp_path / "list.json")
+    with pytest.raises(ValueError, match=r"Expected prices of load, .* got decode"):
+        Prices.of({"decode": [[1, 1.0]]})
+
+
+# ---------------------------------------------------------------------- the learning rate
+
+
+@pytest.mark.parametrize("amount", [{"candidates": 200}, {"trained": 200}, {"flops": 60 * 200}])
+@pytest.mark.parametrize("selection", [None, halves, lambda: halves(refill=True)])
+def test_the_rate_decays_within_the_budget(solo: Kit, amount: dict[str, Any], selection: Any) -> None:
+    rates = solo.callback(Rates)
+    fit(solo, Budget(**amount), *([selection()] if selection else []), BudgetSchedule(), rates)
+    assert 0.09 < rates.values[0] <= 0.1  # with refill the first step comes some batches later
+    assert rates.values == sorted(rates.values, reverse=True)
+    assert 0 < rates.values[-1] <= 0.1 * 2.1 * BATCH / 200
+
+
+@pytest.mark.parametrize(
+    ("shape", "factor"),
+    [
+        ("linear", 0.5),
+        ("cosine", 0.5),
+        ("constant", 1.0),
+        ("step", 0.2),
+        ("one_cycle", None),
+        (Cosine(warmup=0.5), 1.0),
+        (lambda share: 1 - share**2, 0.75),
+    ],
+)
+def test_shapes(solo: Kit, shape: Any, factor: float | None) -> None:
+    rates = solo.callback(Rates)
+    fit(solo, Budget(candidates=80), BudgetSchedule(shape), rates)
+    assert len(rates.values) == 10
+    if factor is not None:
+        assert rates.values[5] == pytest.approx(0.1 * factor)
+    else:
+        assert rates.values[0] == pytest.approx(0.004)
+        assert max(rates.values) == pytest.approx(0.1)
+
+
+def test_a_schedule_refuses_what_it_can_not_follow(solo: Kit) -> None:
+    with pytest.raises(ValueError, match="one of constant, linear, cosine, one_cycle, step"):
+        BudgetSchedule("exponential")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Trainer has none"):
+        solo.fit(solo.make(Classifier), BudgetSchedule(), data=data())
+
+    class Scheduled(Classifier):
+        def configure_optimizers(self) -> Any:
+            optimizer = super().configure_optimizers()
+            return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1)]
+
+    with pytest.raises(ValueError, match="also returns StepLR"):
+        fit(solo, Budget(candidates=80), BudgetSchedule(), module=solo.make(Scheduled))
+
+
+# ---------------------------------------------------------------------- the Trainer
+
+
+def test_max_epochs_is_what_the_pace_foretells(solo: Kit) -> None:
+    class Foretold:
+        def __init__(self) -> None:
+            super().__init__()
+            self.epochs: list[int] = []
+
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            self.epochs.append(trainer.max_epochs)
+
+    foretold = solo.callback(Foretold)
+    module = solo.make(Classifier)
+    trainer = solo.fit(module, halves(), Budget(trained=100), foretold, data=data(), max_epochs=-1)
+    assert set(foretold.epochs[:-1]) == {5}
+    assert len(module.steps) == 25
+    assert trainer.max_epochs == -1
+
+
+def test_a_selector_that_anneals_follows_the_budget(solo: Kit) -> None:
+    from litselect.selectors import Scheduled
+
+    selection = ExampleSelection(Scheduled(RandomSubset(keep=0.5), keep=(1.0, 0.25)))
+    fit(solo, Budget(trained=400), selection)
+    assert selection.selector.keep == pytest.approx(0.25, abs=0.05)
+
+
+def test_fractions_of_training_are_allowed_where_a_budget_is_its_length(solo: Kit) -> None:
+    module, _ = fit(solo, Budget(candidates=400), halves(start=0.5))
+    assert [len(rows) for rows in module.steps[:20]] == [8] * 20
+    assert {len(rows) for rows in module.steps[30:]} == {4}
+    with pytest.raises(ValueError, match="its length is not known"):
+        solo.fit(solo.make(Classifier), halves(start=0.5), data=data(), max_epochs=-1)
+
+
+def test_the_trainers_own_limit_comes_first_and_is_warned_of(solo: Kit) -> None:
+    with pytest.warns(UserWarning, match=r"40% of the budget of 200 candidates .*max_epochs=2"):
+        module, _ = fit(solo, Budget(candidates=200), max_epochs=2)
+    assert len(module.steps) == 10
+
+
+def test_what_stops_early_is_not_warned_of(solo: Kit) -> None:
+    class Enough:
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            trainer.should_stop = True
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Training ended")
+        fit(solo, Budget(candidates=200), solo.callback(Enough))
+
+
+def test_the_bar_shows_it(kit: Kit) -> None:
+    class Bar:
+        def __init__(self) -> None:
+            super().__init__()
+            self.shown: list[float] = []
+
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            self.shown.append(trainer.progress_bar_metrics["budget"])
+
+    bar = kit.callback(Bar)
+    kit.fit(kit.make(Classifier), Budget(candidates=80), bar, data=data(), max_epochs=-1)
+    assert bar.shown == pytest.approx([0.1 * step for step in range(1, 11)])
+
+
+def test_a_second_fit_spends_anew(solo: Kit) -> None:
+    budget, module = Budget(flops=8 * 60 * 7), solo.make(Classifier)
+    assert [fit(solo, budget, module=module)[1].global_step for _ in range(2)] == [7, 7]
+
+
+def test_an_error_gives_the_limit_back(solo: Kit) -> None:
+    class Fails(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            if len(self.steps) == 3:
+                raise RuntimeError("no more")
+            return super().training_step(batch, batch_idx)
+
+    trainer = solo.trainer(Budget(candidates=800), max_epochs=-1)
+    with pytest.raises(RuntimeError, match="no more"):
+        trainer.fit(solo.make(Fails), data())
+    assert trainer.max_epochs == -1
+
+
+def test_counting_operations_leaves_no_trace(solo: Kit) -> None:
+    class Norm(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.drop = torch.nn.BatchNorm1d(5), torch.nn.Dropout(0.5)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            x, y, ids = batch
+            return super().training_step((self.drop(self.norm(x)), y, ids), batch_idx)
+
+    weights = []
+    for budget in (Budget(flops=8 * 90 * 10, prices={"train": [[1, 90]]}), Budget(flops=8 * 90 * 10)):
+        module = solo.make(Norm)
+        torch.manual_seed(3)
+        fit(solo, budget, module=module)
+        assert len(module.steps) == 10 + (budget.prices is not None and "score" in budget.prices.kinds)
+        weights.append({name: value.clone() for name, value in module.state_dict().items()})
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+# ---------------------------------------------------------------------- resume and ranks
+
+
+def test_a_resumed_run_ends_where_the_whole_one_would(solo: Kit, tmp_path: Path) -> None:
+    def trained(path: Path | None = None, **settings: Any) -> tuple[Any, Budget, Any]:
+        budget, module = Budget(trained=100), solo.make(Classifier)
+        checkpoint = solo.pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=5, save_top_k=-1)
+        trainer = solo.trainer(
+            halves(), budget, BudgetSchedule(), checkpoint, max_epochs=-1, enable_checkpointing=True, **settings
+        )
+        trainer.fit(module, data(), ckpt_path=path)
+        return module, budget, trainer
+
+    whole, budget, _ = trained()
+    path = next(tmp_path.glob("*step=15*"))
+    resumed, later, trainer = trained(path)
+    assert len(resumed.steps) == 25 - 15
+    assert later.spent == budget.spent == 100
+    assert resumed.steps == whole.steps[15:]
+    assert torch.equal(resumed.net.weight, whole.net.weight)
+    assert trainer.max_epochs == -1
+
+
+def test_a_checkpoint_of_another_unit_is_refused() -> None:
+    state = Budget(trained=100).state_dict()
+    with pytest.raises(ValueError, match="budget of candidates, but got one of trained"):
+        Budget(candidates=100).load_state_dict(state)
+    with pytest.raises(ValueError, match="must hold"):
+        Budget(candidates=100).load_state_dict({"unit": "candidates"})
+
+
+def _on_a_rank(amount: dict[str, Any]) -> tuple[int, float]:
+    import pytorch_lightning as pl
+
+    kit, budget = Kit(pl), Budget(**amount)
+    module = kit.make(Classifier)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp",
+        max_epochs=-1,
+        callbacks=[ExampleSelection(TopLoss(keep=0.5), across_ranks=True), budget, BudgetSchedule()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, data())
+    return trainer.global_step, budget.spent
+
+
+@pytest.mark.parametrize(
+    ("amount", "steps"),
+    [
+        ({"trained": 100}, 13),
+        ({"flops": 5 * 8 * 60.0 * 2}, 5),
+        ({"reference_seconds": 5.0, "prices": {"score": [[8, 1]]}}, 6),
+    ],
+)
+def test_ranks_stop_together(amount: dict[str, Any], steps: int) -> None:
+    first, second = ranks.run(2, _on_a_rank, amount)
+    assert first == second
+    assert first[0] == steps
+
+
+# ---------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "one positive amount"),
+        ({"seconds": 1.0, "flops": 1.0}, "one positive amount"),
+        ({"seconds": 0.0}, "one positive amount"),
+        ({"seconds": math.inf}, "one positive amount"),
+        ({"reference_seconds": 1.0}, "prices with reference_seconds"),
+        ({"seconds": 1.0, "prices": PRICES}, "prices with reference_seconds"),
+        ({"seconds": 1.0, "before": 1.0}, "less to be spent before"),
+        ({"seconds": 1.0, "before": -1.0}, "less to be spent before"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Budget(**settings)
+
+
+def test_wrong_company(solo: Kit) -> None:
+    with pytest.raises(ValueError, match="must stand behind it"):
+        solo.fit(solo.make(Classifier), Budget(candidates=80), halves(), data=data(), max_epochs=-1)
+    manual = solo.make(Classifier)
+    manual.automatic_optimization = False
+    with pytest.raises(ValueError, match="optimizes manually"):
+        solo.fit(manual, Budget(flops=80), data=data(), max_epochs=-1)
