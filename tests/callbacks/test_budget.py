@@ -375,8 +375,8 @@ def _on_a_rank(amount: dict[str, Any]) -> tuple[int, float]:
 @pytest.mark.parametrize(
     ("amount", "steps"),
     [
-        ({"trained": 100}, 13),
-        ({"flops": 5 * 8 * 60.0 * 2}, 5),
+        ({"trained": 100}, 15),  # batches of 8, 8 and 4 on each rank
+        ({"flops": 5 * (8 * 60.0 + 16 * 30)}, 6),
         ({"reference_seconds": 5.0, "prices": {"score": [[8, 1]]}}, 6),
     ],
 )
