@@ -19,6 +19,7 @@ from experiments.build import build
 from experiments.cli import command, require_complete
 from experiments.data import ImageData
 from experiments.errors import UsageError
+from experiments.proxy import ProxyScored
 from experiments.report import write_report
 from experiments.request import Request
 from experiments.runner import Runner
@@ -61,8 +62,12 @@ def _calibrate(requests: Iterable[Request], console: Console) -> None:
         parts = build(group[0].config, "data").read()
         for config in {request.config.data.candidates: request.config for request in group}.values():
             alike = [request.config for request in group if request.config.data.candidates == config.data.candidates]
+            data = ImageData(build(config, "data"), config.seed, parts)
             selections = list(filter(None, (build(one, "selection") for one in alike)))
-            calibrated(config, ImageData(build(config, "data"), config.seed, parts), selections, file)
+            for place, selection in enumerate(selections):
+                if isinstance(selection, ProxyScored):
+                    selections[place], _ = selection.ready(config, data, parts, file.parent)
+            calibrated(config, data, selections, file)
 
 
 def _common(overrides: list[str]) -> list[str]:

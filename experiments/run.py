@@ -15,6 +15,7 @@ from experiments.data import ImageData, Images, Source
 from experiments.files import write_json
 from experiments.irreducible import make_table, table_of
 from experiments.lightning_manners import quiet, real_interrupts
+from experiments.proxy import ProxyScored
 from experiments.rating import Online, Rated
 from experiments.report import write_ledger
 from experiments.request import Request
@@ -98,7 +99,7 @@ def _selection(
     Both are made here if they were not given.
     """
     selection: Any = build(request.config, "selection")
-    if isinstance(selection, Rated | Online):
+    if isinstance(selection, Rated | Online | ProxyScored):
         return selection.ready(request.config, data, parts, request.shared_rater or request.out / "rater")
     table = table_of(selection)
     if table is None:
