@@ -8,7 +8,7 @@ from pytorch_lightning.callbacks import ProgressBar
 from experiments import flops
 from experiments.batches import require_batches
 from experiments.build import build
-from experiments.callbacks import Budget, Cost, LearningCurve, LearningRate, Meter
+from experiments.callbacks import Budget, Cost, LearningCurve, LearningRate, Meter, TrainedRows
 from experiments.classifier import Classifier
 from experiments.data import ImageData, Images, Source
 from experiments.files import write_json
@@ -60,7 +60,7 @@ def run(
     curve = LearningCurve(request.curve, meter)
     rate = LearningRate(build(config, "schedule"), budget)
     # the selection stands first, so that its counters are up to date when the others look
-    callbacks = [*filter(None, [selection]), meter, budget, rate, curve, *watchers]
+    callbacks = [*filter(None, [selection]), meter, budget, rate, curve, TrainedRows(request.out, meter), *watchers]
     with quiet(), real_interrupts(), threads(config.threads, source.batch_size * operations.training):
         trainer: Trainer = build(
             config,
@@ -79,6 +79,7 @@ def run(
         "seed": config.seed,
         "test_accuracy": tested["test/accuracy"],
         "test_loss": tested["test/loss"],
+        **module.tested,
         **costs(meter, operations),
         **circumstances(request, data, module),
     }
