@@ -107,7 +107,7 @@ def test_rows_that_went_backward_are_counted_by_class(name: str, tmp_path: Path)
     selection = SELECTIONS[name]()
     train(selection, tmp_path, trained)
     rows = recorded(tmp_path)
-    everything = np.bincount(sum(trained.labels, []), minlength=10).tolist()
+    everything = np.bincount([label for labels in trained.labels for label in labels], minlength=10).tolist()
     assert [sum(int(row[f"class_{label}"]) for row in rows) for label in range(10)] == everything
     assert sum(int(row["trained"]) for row in rows) == sum(everything)
     assert [int(row["seen"]) for row in rows] == [32 * BATCHES] * 2
