@@ -123,8 +123,8 @@ HOW_TO_READ = (
     f"seeds. Differences are taken seed by seed; their interval is Student's t at {CONFIDENCE:.0%}, for each arm by "
     "itself, while p is that of the paired t-test after Holm's correction over the arms: a difference is claimed where "
     f"it is below {1 - CONFIDENCE:.2g}. FLOPs count scoring and training; seconds are wall-clock seconds of training, "
-    "without evaluation, on the machine below. {equality} Every arm decays its learning "
-    "rate within its own budget. What an arm gains over uniform, but not over random_subset, it owes to the number of "
+    "without evaluation, on the machine below. {equality}Every arm decays its learning rate within its own budget. "
+    "What an arm gains over uniform, but not over random_subset, it owes to the number of "
     "steps and not to its choice. Curves are no result: they cross while learning rates are high, and only their ends "
     "compare."
 )
@@ -142,4 +142,4 @@ def how_to_read(units: set[str]) -> str:
     """The same for every report, but for what budgets hold equal."""
     said = [REFERENCE] if "reference" in units else []
     said += [UNEQUAL] if units & {"candidates", "trained"} else []
-    return HOW_TO_READ.format(equality=" ".join(said))
+    return HOW_TO_READ.format(equality="".join(f"{sentence} " for sentence in said))

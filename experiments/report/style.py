@@ -1,5 +1,6 @@
 """How arms look, the same in every figure."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ COLOURS = (
 )  # Okabe & Ito: told apart by all
 DASHES = ("-", "--", ":", "-.")  # one for each turn through the colours
 MARKERS = ("o", "s", "^", "D")  # likewise
+DENSE = tuple(tenths / 10 for tenths in (*range(10, 20), *range(20, 50, 2), *range(50, 100, 5)))  # of a log axis
 INK = "#222222"  # of the baseline, and of text
 
 
@@ -84,11 +86,13 @@ def save(figure: Any, file: Path, caption: str) -> Figure:
 
 
 def label_log(axis: Any) -> None:
-    """Writes numbers beside the ticks of a log axis: all of them where there are few, else 1, 2, 3 and 5."""
+    """Ticks of a log axis at 1, 2, 3 and 5 times powers of ten, more of them where that makes few."""
     low, high = axis.get_view_interval()
-    digits = "123456789" if high < 4 * low else "1235"
-    for setter in (axis.set_major_formatter, axis.set_minor_formatter):
-        setter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in digits else "")
+    digits = (1, 2, 3, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 6, 8) if high > 2.5 * low else DENSE
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_ticks([], minor=True)
 
 
 def label_budgets(axis: Any, budgets: list[int]) -> None:

@@ -33,10 +33,11 @@ def multipliers(sweep: Sweep, found: dict[tuple[str, int], Multiplier]) -> Secti
     if reason := sweep.no_multiplier():
         return Section(title, reason)
     text = (
-        f"How many times its budget {BASELINE} training would need for the same error, read off a monotone curve through "
-        f"its {len(sweep.of(BASELINE))} budgets, each a fully decayed run. In brackets the {CONFIDENCE:.0%} interval, a "
-        "bootstrap over seeds of the curve and the arm together. Beyond the measured budgets nothing is extrapolated: "
-        "> and < are bounds."
+        f"How many times its budget {BASELINE} training would need for the same error, read off a monotone curve "
+        f"through its {len(sweep.of(BASELINE))} budgets, each a fully decayed run. In brackets the {CONFIDENCE:.0%} "
+        "interval, a bootstrap over seeds of the curve and the arm together. Beyond the measured budgets nothing is "
+        f"extrapolated: > and < are bounds, and a multiplier of m at budget b shows only where {BASELINE} has been "
+        "trained for m times b."
     )
     others = [arm for arm in sweep.arms if arm != BASELINE]
 
@@ -55,8 +56,9 @@ def speed_ups(sweep: Sweep) -> Section:
         return Section(title, f"Not reported: it takes {BASELINE} and several budgets with a seed in common.")
     text = (
         f"Targets are multiples of the error of {BASELINE} at its largest budget. Every budget is a fully decayed run "
-        "of its own, so no target is reached in passing: an arm's budget is read off the curve through its own ends. In "
-        f"brackets the speed-up, the budget of {BASELINE} over the arm's; it compares means and claims no significance."
+        "of its own, so no target is reached in passing: an arm's budget, in epochs of uniform training, is read off "
+        f"the curve through its own ends. In brackets the speed-up, the budget of {BASELINE} over the arm's; it "
+        "compares means and claims no significance."
     )
     headers = ("arm", *(f"{target:g}x: {target * math.exp(final.mean):.2f}%" for target in TARGETS))
     arms = [arm for arm in sweep.arms if any(arm in reached for reached in targets.values())]
@@ -69,7 +71,7 @@ def _target(reached: dict[str, Reached], arm: str) -> str:
     if arm not in reached:
         return ""
     (low, high), (least, most) = reached[arm].bounds, reached[BASELINE].bounds if BASELINE in reached else (0, math.inf)
-    budget = f"{low:.1f}" if low == high else f"> {low:.4g}" if math.isinf(high) else f"< {high:.4g}"
+    budget = f"{low:.1f}" if low == high else f"> {low:.1f}" if math.isinf(high) else f"< {high:.1f}"
     if arm == BASELINE:
         return budget
     slowest, fastest = least / high, (most / low if low else math.inf)
@@ -82,9 +84,10 @@ def _target(reached: dict[str, Reached], arm: str) -> str:
 def non_inferiority(sweep: Sweep) -> Section:
     """Whether arms lose more than the margin anywhere."""
     text = (
-        f"Whether an arm is at most {MARGIN:g} points of accuracy worse than {BASELINE}, by a paired one-sided t-test at "
-        f"{LEVEL:.2g} for each cell by itself, with the lower bound of the difference. Where it is open: how many seeds "
-        f"would settle it with a power of {POWER:.0%}, if mean and deviation stay what they are; - where none would."
+        f"Whether an arm is at most {MARGIN:g} points of accuracy worse than {BASELINE}, by a paired one-sided t-test "
+        f"at {LEVEL:.2g} for each cell by itself, with the lower bound of the difference. Where it is open: how many "
+        f"seeds would settle it with a power of {POWER:.0%}, if mean and deviation stay what they are; - where none "
+        "would."
     )
     others = [arm for arm in sweep.arms if arm != BASELINE]
     return Section(f"{sweep.title}: not worse than {BASELINE}?", text, _by_budget(sweep, others, _non_inferior))

@@ -12,6 +12,9 @@ from experiments.report.outcome import Outcome
 from experiments.report.style import COLOURS, INK, canvas, crowded, looks, save, small_multiples
 
 Array = Any
+FEW_EPOCHS = 12  # whose ends are marked
+FLOOR = 1e-3  # of losses that are shown, since zero has no place on a log axis
+LEAST_REACH = 0.5  # of the colours of class shares, in powers of two: chance is not to look like a choice
 ENDS = tuple(f"{round(100 * at):02}" for at in (QUANTILES[0], QUANTILES[2], QUANTILES[-1]))
 
 
@@ -50,8 +53,9 @@ def _kept(group: Group, arms: dict[str, dict[str, Array]], file: Path) -> Figure
     for arm, look in looks(list(group.arms)).items():
         if arm in arms:
             found = arms[arm]
-            style = {"color": look.color, "linestyle": look.linestyle, "marker": look.marker}
-            panel.plot(_progress(found), found["trained"] / found["seen"], label=arm, markersize=3, **style)
+            marker = look.marker if len(found["seen"]) <= FEW_EPOCHS else None
+            style = {"color": look.color, "linestyle": look.linestyle, "marker": marker, "markersize": 3}
+            panel.plot(_progress(found), found["trained"] / found["seen"], label=arm, **style)
     panel.set(xlabel="share of the run", ylabel="kept fraction", ylim=(0, 1.05), xlim=(0, 1.02))
     panel.grid(alpha=0.25)
     figure.legend(loc="outside lower center" if many else "outside right upper", ncols=4 if many else 1, frameon=False)
@@ -62,13 +66,14 @@ def _losses(group: Group, arms: dict[str, dict[str, Array]], file: Path) -> Figu
     figure, panels = small_multiples(len(arms), sharex=True, sharey=True)
     for panel, (arm, found) in zip(panels, arms.items(), strict=True):
         for part, colour, label in (("seen", INK, "candidates"), ("trained", COLOURS[1], "trained")):
-            low, middle, high = (found[f"{part}_loss_p{end}"] for end in ENDS)
-            panel.plot(_progress(found), middle, color=colour, linewidth=1.6, label=label, marker="o", markersize=2)
+            low, middle, high = (found[f"{part}_loss_p{end}"].clip(FLOOR) for end in ENDS)
+            marker = "o" if len(middle) <= FEW_EPOCHS else None  # one epoch alone has no line
+            panel.plot(_progress(found), middle, color=colour, linewidth=1.6, label=label, marker=marker, markersize=3)
             panel.fill_between(_progress(found), low, high, color=colour, alpha=0.15, linewidth=0)
         panel.set_title(arm, fontsize=9)
-        panel.set_yscale("symlog", linthresh=0.1)
-        panel.set_ylim(bottom=0)
+        panel.set_yscale("log")
         panel.grid(alpha=0.25)
+    panels[0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     figure.supxlabel("share of the run", fontsize=9)
     figure.supylabel("loss", fontsize=9)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
@@ -84,11 +89,12 @@ def _classes(group: Group, arms: dict[str, dict[str, Array]], file: Path) -> Fig
     classes = sorted({key for found in arms.values() for key in found if key.startswith("class_")}, key=_number)
     counts = np.array([[found[key].sum() if key in found else 0.0 for key in classes] for found in arms.values()])
     shares = counts / counts.sum(1, keepdims=True) * len(classes)
-    reach = max(0.1, float(np.abs(np.log2(shares.clip(1 / 16))).max()))
+    reach = max(LEAST_REACH, float(np.abs(np.log2(shares.clip(1 / 16))).max()))
     figure, ((panel,),) = canvas(1, 1, (9, 1.6 + 0.34 * len(arms)))
     shown = panel.imshow(np.log2(shares.clip(1 / 16)), cmap="PuOr_r", vmin=-reach, vmax=reach, aspect="auto")
     panel.set_yticks(range(len(arms)), list(arms))
     panel.set_xlabel("class")
+    panel.spines[:].set_visible(False)
     if len(classes) <= 20:
         panel.set_xticks(range(len(classes)))
         for (row, column), share in np.ndenumerate(shares):
