@@ -7,16 +7,16 @@ from experiments.report.outcome import Outcome
 from experiments.report.statistics import Spread, holm, paired
 
 MEANING = {
-    "candidates": "equal candidates seen",
-    "trained": "equal examples trained",
-    "flops": "equal FLOPs",
-    "reference": "equal reference time",
+    "candidates": "Equal candidates seen",
+    "trained": "Equal examples trained",
+    "flops": "Equal FLOPs",
+    "reference": "Equal reference time",
 }
 
 
 def meaning(unit: str) -> str:
     """What is equal at a budget of a unit."""
-    return MEANING.get(unit, f"equal {unit}")
+    return MEANING.get(unit, f"Equal {unit}")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Group:
     @property
     def title(self) -> str:
         """What is equal in this group."""
-        return f"{meaning(self.unit).capitalize()}: {self.epochs} epochs' worth"
+        return f"{meaning(self.unit)}: {self.epochs} epochs' worth"
 
     def accuracies(self, arm: str) -> dict[int, float]:
         """Test accuracy in percent by seed; empty for an arm without outcomes."""

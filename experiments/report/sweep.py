@@ -50,7 +50,7 @@ class Sweep:
     @property
     def title(self) -> str:
         """What is equal at each budget."""
-        return meaning(self.unit).capitalize()
+        return meaning(self.unit)
 
     @property
     def arms(self) -> list[str]:
@@ -62,11 +62,11 @@ class Sweep:
         return [group for group in self.groups if arm in group.arms]
 
     def curve(self, arm: str) -> tuple[Array, list[int], Array]:
-        """Budgets spent `[K]`, the seeds that have all of them, and their log errors `[seeds, K]`."""
+        """Budgets spent `[K]`, ascending, the seeds that have all of them, and their log errors `[seeds, K]`."""
         found = [group.log_errors(arm) for group in self.of(arm)]
         seeds = sorted(set.intersection(*(set(errors) for errors in found))) if found else []
-        values = [[errors[seed] for errors in found] for seed in seeds]
-        return np.array([group.spent(arm) for group in self.of(arm)]), seeds, np.array(values)
+        spent, first = np.unique([group.spent(arm) for group in self.of(arm)], return_index=True)
+        return spent, seeds, np.array([[found[place][seed] for place in first] for seed in seeds])
 
     def multipliers(self) -> dict[tuple[str, int], Multiplier]:
         """By arm and budget, of all arms but uniform training; none where `no_multiplier` says why."""

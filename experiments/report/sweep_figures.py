@@ -41,7 +41,7 @@ def pareto(sweep: Sweep, file: Path) -> list[Figure]:
     for arm in sweep.arms:
         _line(panel, sweep, arm, look[arm], 0.0 if many and arm != BASELINE else BAND)
     _axes(panel, sweep)
-    panel.set_xlabel(f"budget, epochs of uniform training ({sweep.title.lower()})")
+    panel.set_xlabel("budget, epochs of uniform training")
     panel.set_ylabel("final test error, % (log scale)")
     figure.legend(loc="outside lower center" if many else "outside right upper", ncols=4 if many else 1, frameon=False)
     bands = f"bands show the {CONFIDENCE:.0%} confidence interval of the mean"
