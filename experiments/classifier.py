@@ -1,6 +1,7 @@
 """The LightningModule of every experiment: a plain classifier."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from experiments import metrics
 from experiments.data.rows import Batch
 
 
@@ -19,6 +21,10 @@ class Classifier(LightningModule):
         optimizer: makes the optimizer from the parameters.
         channels_last: whether images and weights lie in memory channel by channel at each pixel, which some
             processors prefer.
+
+    Attributes:
+        heard: called with the logits and labels of every training step, those of scoring passes among them.
+        tested: what the last test found beside its loss and accuracy, see `experiments.metrics.describe`.
     """
 
     def __init__(
@@ -28,6 +34,9 @@ class Classifier(LightningModule):
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.net = net.to(memory_format=self.layout)  # type: ignore[call-overload] - torch's stub wants more arguments
         self.make_optimizer = optimizer
+        self.heard: Callable[[Tensor, Tensor], None] | None = None
+        self.tested: dict[str, Any] = {}
+        self._answers: list[tuple[Tensor, Tensor]] = []  # logits and labels of the test set, while it lasts
 
     def forward(self, images: Tensor) -> Tensor:
         """`[N, C, H, W]` float to logits `[N, classes]`."""
@@ -35,8 +44,11 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of the batch."""
-        loss = F.cross_entropy(self(batch["image"]), batch["label"])
+        logits = self(batch["image"])
+        loss = F.cross_entropy(logits, batch["label"])
         self.log("train/loss", loss)
+        if self.heard is not None:
+            self.heard(logits, batch["label"])
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -44,17 +56,23 @@ class Classifier(LightningModule):
         self._evaluate(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Logs `test/loss` and `test/accuracy`."""
-        self._evaluate(batch, "test")
+        """Logs `test/loss` and `test/accuracy`, and remembers its answers until the end."""
+        self._answers.append((self._evaluate(batch, "test"), batch["label"]))
+
+    def on_test_epoch_end(self) -> None:
+        """Measures what no mean over batches gives."""
+        logits, labels = (torch.cat(parts) for parts in zip(*self._answers, strict=True))
+        self.tested, self._answers = metrics.describe(logits, labels), []
 
     def configure_optimizers(self) -> Optimizer:
         """The optimizer alone: `litselect.callbacks.BudgetSchedule` follows the budget, not the steps."""
         return self.make_optimizer(self.parameters())
 
-    def _evaluate(self, batch: Batch, part: str) -> None:
+    def _evaluate(self, batch: Batch, part: str) -> Tensor:
         logits, labels = self(batch["image"]), batch["label"]
         values = {
             f"{part}/loss": F.cross_entropy(logits, labels),
             f"{part}/accuracy": (logits.argmax(1) == labels).float().mean(),
         }
         self.log_dict(values, batch_size=len(labels))
+        return logits

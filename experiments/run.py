@@ -9,7 +9,7 @@ from experiments import flops
 from experiments.batches import require_batches
 from experiments.budgets import calibrated, longest, make_budget
 from experiments.build import build
-from experiments.callbacks import Cost, LearningCurve, Meter
+from experiments.callbacks import Cost, LearningCurve, Meter, TrainedRows
 from experiments.classifier import Classifier
 from experiments.data import ImageData, Images, Source
 from experiments.files import write_json
@@ -63,7 +63,7 @@ def run(
     curve = LearningCurve(request.curve, meter, budget)
     rate = BudgetSchedule(build(config, "schedule"))
     # the selection stands first, so that its counters are up to date when the others look
-    callbacks = [*filter(None, [selection]), meter, budget, rate, curve, *watchers]
+    callbacks = [*filter(None, [selection]), meter, budget, rate, curve, TrainedRows(request.out, meter), *watchers]
     with quiet(), real_interrupts(), threads(config.threads, source.batch_size * operations.training):
         trainer: Trainer = build(
             config,
@@ -83,6 +83,7 @@ def run(
         "seed": config.seed,
         "test_accuracy": tested["test/accuracy"],
         "test_loss": tested["test/loss"],
+        **module.tested,
         **costs(meter, operations),
         **spent(budget, config, calibration),
         **circumstances(request, data, module),

@@ -40,6 +40,7 @@ class Section:
         table: numbers, if any.
         statements: one line each.
         figures: pictures.
+        brief: what a terminal shows of the table; None leaves the section to the pages.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Section:
     table: Table | None = None
     statements: list[str] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+    brief: Table | None = None
 
 
 @dataclass(frozen=True)

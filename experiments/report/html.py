@@ -7,11 +7,11 @@ from experiments.report.document import Document, Figure, Section, Table
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .85rem; }
 .wide { overflow-x: auto; }
-th, td { padding: .3rem .55rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-th { border-bottom: 2px solid #222; }
+th { border-bottom: 2px solid #222; white-space: normal; vertical-align: bottom; }
 pre { background: #f4f4f4; padding: .7rem; white-space: pre-wrap; }
 figure { margin: 1.5rem 0; }
 img { max-width: 100%; }

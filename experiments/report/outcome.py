@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.callbacks.trained_rows import FILE as TRAINED
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -30,6 +32,19 @@ class Outcome:
     def accuracy(self) -> float:
         """Test accuracy after the last epoch, in percent."""
         return 100 * self.summary["test_accuracy"]
+
+    @property
+    def error(self) -> float:
+        """Test error in percent, at least half an example's: zero has no logarithm."""
+        return max(100 - self.accuracy, 50 / self.summary["test_examples"])
+
+    def trained(self) -> list[dict[str, str]]:
+        """The columns of `trained.csv` by epoch, as text; none where nothing was recorded."""
+        file = self.folder / TRAINED
+        if not file.exists():
+            return []
+        with file.open(newline="") as rows:
+            return list(csv.DictReader(rows))
 
     def curve(self) -> list[dict[str, float]]:
         """The learning curve: a dict of the columns of `curve.csv` per evaluation."""

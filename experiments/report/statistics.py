@@ -36,6 +36,22 @@ class Spread:
 
         return float(t.ppf((1 + CONFIDENCE) / 2, self.count - 1)) * self.std / math.sqrt(self.count)
 
+    @property
+    def p_value(self) -> float:
+        """Of Student's two-sided t-test that the mean is zero; NaN for a single value, which says nothing."""
+        return 2 * min(tails) if (tails := self.tails(0.0)) else math.nan
+
+    def tails(self, at: float) -> tuple[float, float] | None:
+        """How likely a mean this low, and one this high, would be if the true mean were `at`; None for one value."""
+        if self.count < 2:
+            return None
+        if self.std == 0:
+            return (float(self.mean >= at) / (1 + (self.mean == at)), float(self.mean <= at) / (1 + (self.mean == at)))
+        from scipy.stats import t
+
+        statistic = (self.mean - at) * math.sqrt(self.count) / self.std
+        return float(t.cdf(statistic, self.count - 1)), float(t.sf(statistic, self.count - 1))
+
 
 def paired(values: dict[int, float], baseline: dict[int, float]) -> Spread | None:
     """The spread of the differences to the baseline, seed by seed.
@@ -51,3 +67,19 @@ def paired(values: dict[int, float], baseline: dict[int, float]) -> Spread | Non
     """
     common = sorted(values.keys() & baseline.keys())
     return Spread.of([values[seed] - baseline[seed] for seed in common]) if common else None
+
+
+def holm(p_values: dict[str, float]) -> dict[str, float]:
+    """Holm's correction (1979): the chance that any of so many true null hypotheses is rejected stays bounded.
+
+    The i-th smallest of m values is multiplied by m + 1 - i, and none becomes smaller than one before it.
+
+    Args:
+        p_values: by name; NaN is no test: it stays and is not counted.
+    """
+    tested = sorted((name for name, p in p_values.items() if not math.isnan(p)), key=lambda name: p_values[name])
+    corrected, least = dict(p_values), 0.0
+    for place, name in enumerate(tested):
+        least = max(least, min(1.0, (len(tested) - place) * p_values[name]))
+        corrected[name] = least
+    return corrected

@@ -4,16 +4,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from experiments.report.content import HEADERS, brief
 from experiments.report.document import Document, Table
 
 
 def show(document: Document, console: Console) -> None:
     """Prints tables and statements; the pages hold the rest."""
     for section in document.sections:
-        if section.table is None or section.table.headers != HEADERS:
+        if section.brief is None:
             continue
-        console.print(_table(section.title, brief(section.table)))
+        console.print(_table(section.title, section.brief))
         for statement in section.statements:
             console.print(f"- {statement}", markup=False)
         console.print()

@@ -8,18 +8,26 @@ from typing import Any
 
 from rich.console import Console
 
+from experiments import records
+from experiments.arms import BASELINE
 from experiments.files import write_text
-from experiments.report.content import HOW_TO_READ, groups, remarks, statements, table
+from experiments.report import sweep_content
+from experiments.report.content import brief, how_to_read, remarks, statements, table
 from experiments.report.document import Document, Section, Table
+from experiments.report.group import Group, groups
 from experiments.report.html import to_html
 from experiments.report.markdown import to_markdown
+from experiments.report.multiplier import Multiplier
 from experiments.report.outcome import Outcome
 from experiments.report.plots import learning_curves
+from experiments.report.sweep import Sweep, sweeps
+from experiments.report.sweep_figures import costs, pareto
 from experiments.report.terminal import show
+from experiments.report.trained_figures import trained_figures
 
 
 def write_report(outcomes: list[Outcome], planned: int, folder: Path, command: str, console: Console) -> None:
-    """Writes `results.csv`, `report.md`, `report.html` and `plots/`, and prints the tables.
+    """Writes `results.csv`, `claims.csv`, `report.md`, `report.html` and `plots/`, and prints the tables.
 
     Args:
         outcomes: what is done, at least one.
@@ -40,10 +48,16 @@ def write_report(outcomes: list[Outcome], planned: int, folder: Path, command: s
 
 def _document(outcomes: list[Outcome], planned: int, folder: Path, command: str) -> Document:
     first = outcomes[0].summary
-    sections = [Section("How to read this", _state(len(outcomes), planned) + HOW_TO_READ)]
-    for group in groups(outcomes):
-        figure = learning_curves(group, folder / "plots" / f"curves-{group.epochs}-{group.unit}.png")
-        sections.append(Section(group.title, remarks(group), table(group), statements(group), [figure]))
+    sections = [Section("How to read this", _state(len(outcomes), planned) + how_to_read({o.unit for o in outcomes}))]
+    found, claims = groups(outcomes), []
+    of_unit = {sweep.unit: sweep for sweep in sweeps(found)}
+    multipliers = {unit: sweep.multipliers() for unit, sweep in of_unit.items()}
+    for unit, sweep in of_unit.items():
+        sections += _sweep_sections(sweep, multipliers[unit], folder / "plots")
+    for group in found:
+        sections.append(_group_section(group, folder / "plots"))
+        claims += sweep_content.claims(group, multipliers.get(group.unit, {}))
+    records.write(folder / "claims.csv", claims)
     facts = {**first["environment"], "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")}
     facts["learning curves on"] = first["learning_curve_on"]
     settings = (
@@ -59,6 +73,32 @@ def _document(outcomes: list[Outcome], planned: int, folder: Path, command: str)
     facts |= {key.replace("_", " "): str(first[key]) for key in settings}
     sections.append(Section("Circumstances", table=Table(("fact", "value"), list(facts.items()))))
     return Document(f"Example selection on {first['data']} with {first['model']}", command, sections)
+
+
+def _group_section(group: Group, folder: Path) -> Section:
+    figure = learning_curves(group, folder / f"curves-{group.epochs}-{group.unit}.png")
+    whole = table(group)
+    return Section(group.title, remarks(group), whole, statements(group), [figure], brief(whole))
+
+
+def _sweep_sections(sweep: Sweep, multipliers: dict[tuple[str, int], Multiplier], folder: Path) -> list[Section]:
+    """What only several budgets can tell; of what was trained and of costs, the largest is shown."""
+    largest = sweep.groups[-1]
+    text = f"Final test error, %, mean and standard deviation; * differs from {BASELINE} after Holm's correction."
+    ends = pareto(sweep, folder / f"budgets-{sweep.unit}.png")
+    spent = costs(largest, folder / f"costs-{largest.epochs}-{sweep.unit}.png")
+    trained = trained_figures(largest, folder)
+    found = [
+        Section(f"{sweep.title}: final error", text, sweep_content.errors(sweep), figures=ends),
+        sweep_content.multipliers(sweep, multipliers),
+        sweep_content.speed_ups(sweep),
+        sweep_content.non_inferiority(sweep),
+    ]
+    if trained:
+        found.append(Section(f"{sweep.title}: what was trained in {largest.epochs} epochs' worth", figures=trained))
+    if spent is not None:
+        found.append(Section(f"{sweep.title}: what the time went into", figures=[spent]))
+    return found
 
 
 def _state(done: int, planned: int) -> str:
@@ -77,6 +117,6 @@ def _csv(outcomes: list[Outcome], folder: Path) -> str:
 
 
 def _csv_row(outcome: Outcome, folder: Path) -> dict[str, Any]:
-    plain = {key: value for key, value in outcome.summary.items() if not isinstance(value, dict)}
+    plain = {key: value for key, value in outcome.summary.items() if not isinstance(value, dict | list)}
     place = {"budget_unit": outcome.unit, "budget_epochs": outcome.epochs}
     return {**place, **plain, "folder": outcome.folder.relative_to(folder).as_posix()}

@@ -41,6 +41,8 @@ def test_summary_and_curve(application: Command, tmp_path: Path, capsys: pytest.
         found["examples_scored"] * found["flops_forward"] + found["examples_trained"] * found["flops_training"]
     )
     assert found["environment"]["torch"]
+    assert found["worst_class_accuracy"] == min(found["class_accuracy"]) < found["test_accuracy"]
+    assert 0 < found["calibration_error"] < 0.2
     assert found["command"].endswith("selection=selective_backprop seed=3 progress=false")
     rows = curve(tmp_path / "run")
     assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(1, 11)]
@@ -48,6 +50,8 @@ def test_summary_and_curve(application: Command, tmp_path: Path, capsys: pytest.
     assert int(rows[-1]["trained"]) == found["examples_trained"]
     assert [float(row["seconds"]) for row in rows] == sorted(float(row["seconds"]) for row in rows)
     assert (tmp_path / "run" / "log" / "metrics.csv").exists()
+    with (tmp_path / "run" / "trained.csv").open(newline="") as file:
+        assert sum(int(row["trained"]) for row in csv.DictReader(file)) == found["examples_trained"]
     assert f"{found['test_accuracy']:.4f}" in capsys.readouterr().out
 
 

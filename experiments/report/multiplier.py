@@ -1,0 +1,64 @@
+"""How many times its budget uniform training would need for the same error."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.report.bootstrap import Array, Bootstrap
+from experiments.report.error_curve import ErrorCurve
+
+FEWEST_BUDGETS = 5
+
+
+@dataclass(frozen=True)
+class Multiplier:
+    """U^-1(e) / b, for an arm's error e at budget b and the error curve U of uniform training.
+
+    Beyond the budgets of uniform training nothing is known: such values are given as bounds.
+
+    Attributes:
+        value: the multiplier; infinite or zero beyond the bounds.
+        low: lower end of its confidence interval; NaN on one seed.
+        high: upper end.
+        least: the smallest that could be measured, U's smallest budget over b.
+        most: the largest.
+        seeds: how many entered.
+    """
+
+    value: float
+    low: float
+    high: float
+    least: float
+    most: float
+    seeds: int
+
+    def __str__(self) -> str:
+        if self.seeds < 2:
+            return f"{self._bounded(self.value)} (one seed)"
+        return f"{self._bounded(self.value)} ({self._bounded(self.low)} to {self._bounded(self.high)})"
+
+    def _bounded(self, value: float) -> str:
+        if value == np.inf:
+            return f"> {self.most:.2f}"
+        return f"< {self.least:.2f}" if value == 0 else f"{value:.2f}"
+
+
+def multiplier(budgets: Array, uniform: Array, budget: float, errors: Array) -> Multiplier:
+    """Reads it off the fitted curve; the interval is a bootstrap over seeds, of the curve and the arm together.
+
+    Args:
+        budgets: `[K]` of uniform training, ascending, at least `FEWEST_BUDGETS`.
+        uniform: `[seeds, K]`, log errors of uniform training.
+        budget: of the arm.
+        errors: `[seeds]`, log errors of the arm, in the same order of seeds.
+    """
+    assert len(budgets) >= FEWEST_BUDGETS  # the caller says why there is none
+    least, most = float(budgets[0]) / budget, float(budgets[-1]) / budget
+    curve = ErrorCurve(budgets, uniform.mean(0)[:, None])
+    value = float(curve.budget_for(errors.mean(keepdims=True))[0]) / budget
+    low = high = np.nan
+    if len(errors) > 1:
+        resampled = Bootstrap(len(errors))
+        found = ErrorCurve(budgets, resampled.means(uniform)).budget_for(resampled.means(errors[:, None])[0])
+        low, high = resampled.interval(value, found / budget, least, most)
+    return Multiplier(value, low, high, least, most, len(errors))
