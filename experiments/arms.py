@@ -22,11 +22,20 @@ def plan(config: DictConfig) -> list[Cell]:
     Raises:
         UsageError: an arm, unit, budget or number of seeds that does not exist.
     """
-    options = every_arm()
-    arms = options if config.selections == ALL else _names("selections", config.selections, options, f"{ALL}, ")
+    arms = chosen_arms(config)
     units = _names("units", config.units, list(UNITS))
     budgets, seeds = _numbers("budget", config.budget, least=1), _seeds(config.seeds)
     return [Cell(arm, unit, epochs, seed) for seed in seeds for epochs in budgets for unit in units for arm in arms]
+
+
+def chosen_arms(config: DictConfig) -> list[str]:
+    """The arms that `selections` names.
+
+    Raises:
+        UsageError: one that does not exist.
+    """
+    options = every_arm()
+    return options if config.selections == ALL else _names("selections", config.selections, options, f"{ALL}, ")
 
 
 def every_arm() -> list[str]:

@@ -15,7 +15,7 @@ from experiments.files import write_text
 from experiments.request import Request
 
 CODE = "code.sha256"
-APART_FROM_RESULT = ("out", "progress")  # keys that do not change what is computed
+APART_FROM_RESULT = ("out", "progress", "selections", "units")  # keys that do not change what is computed
 
 
 @dataclass(frozen=True)

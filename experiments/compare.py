@@ -18,9 +18,10 @@ from experiments.cli import command, require_complete
 from experiments.errors import UsageError
 from experiments.report import write_report
 from experiments.runner import Runner
+from experiments.tuned import read_tuned
 
-OWN_KEYS = ("selections", "seeds", "budget", "units", "reuse")
-PER_CELL = ("selection", "seed", "unit", "out")
+OWN_KEYS = ("selections", "seeds", "budget", "units", "reuse", "tuned")
+PER_CELL = ("selection", "seed", "unit", "out", "evaluate_on")
 
 
 def main(config: DictConfig) -> None:
@@ -32,7 +33,8 @@ def main(config: DictConfig) -> None:
     if config.reuse not in ("code", "config"):
         raise UsageError(f"reuse must be code or config, received {config.reuse}; set reuse=code")
     common, cells = _common(overrides), plan(config)
-    requests = {cell: to_run(cell).request(common, out / "cells") for cell in cells}
+    settings = read_tuned(config.tuned, list(dict.fromkeys(cell.arm for cell in cells)))
+    requests = {cell: to_run(cell).request([*common, *settings[cell.arm]], out / "cells") for cell in cells}
     for request in requests.values():
         build(request.config, "selection")  # a bad setting must not wait for its turn
     console = Console(highlight=False)
