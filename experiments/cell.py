@@ -90,7 +90,7 @@ def seal(request: Request, code: str) -> None:
 def table_file(request: Request, code: str) -> Path:
     """Where the irreducible losses lie that a run shares with others of its seed, data, model and budget."""
     config = request.config
-    digest = _digest(config, (*APART_FROM_RESULT, "selection", "unit", "keep", "table"))
+    digest = _digest(config, (*APART_FROM_RESULT, "selection", "unit", "keep", "table", "logger"))
     name = f"irreducible-{config.trainer.max_epochs}-seed{config.seed}-{digest}-{code[:8]}.safetensors"
     return request.out.parent / name
 
