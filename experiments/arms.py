@@ -23,11 +23,28 @@ def plan(config: DictConfig) -> list[Cell]:
     Raises:
         UsageError: an arm, unit, budget or number of seeds that does not exist.
     """
-    options = every_arm()
-    arms = options if config.selections == ALL else _arms(config.selections, options)
+    arms = chosen_arms(config)
     units = _names("units", config.units, list(UNITS))
     budgets, seeds = _numbers("budget", config.budget, least=1), _seeds(config.seeds)
-    return [Cell(arm, unit, epochs, seed) for seed in seeds for epochs in budgets for unit in units for arm in arms]
+    further = set(_numbers("uniform_budget", config.uniform_budget, least=1)) if config.uniform_budget else set[int]()
+    return [
+        Cell(arm, unit, epochs, seed)
+        for seed in seeds
+        for epochs in sorted({*budgets, *further})
+        for unit in units
+        for arm in arms
+        if epochs in budgets or arm == BASELINE
+    ]
+
+
+def chosen_arms(config: DictConfig) -> list[str]:
+    """The arms that `selections` names.
+
+    Raises:
+        UsageError: one that does not exist.
+    """
+    options = every_arm()
+    return options if config.selections == ALL else _arms(config.selections, options)
 
 
 def every_arm() -> list[str]:

@@ -17,7 +17,8 @@ from experiments.files import write_text
 from experiments.request import Request
 
 CODE = "code.sha256"
-APART_FROM_RESULT = ("out", "progress")  # keys that do not change what is computed
+OF_COMPARISON = ("selections", "seeds", "budget", "uniform_budget", "units", "reuse", "tuned")
+APART_FROM_RESULT = ("out", "progress", *OF_COMPARISON)  # keys that do not change what is computed
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,18 @@ class Cell:
         config, choices = _composed(self.arm, tuple(common))
         config = copy.deepcopy(config)
         config.seed, config.unit, config.trainer.max_epochs = self.seed, self.unit, self.epochs
-        name = re.sub(r"[^\w.=-]+", "_", self.arm)
-        config.out = str(folder / f"{name}-{self.epochs}-{self.unit}-seed{self.seed}-{_digest(config)}")
+        config.out = str(
+            folder / f"{folder_name(self.arm)}-{self.epochs}-{self.unit}-seed{self.seed}-{_digest(config)}"
+        )
         overrides = [*common, *self.overrides()]
         return Request(
             config, choices, overrides, Path(config.out), shared_calibration=calibration_file(config, folder)
         )
+
+
+def folder_name(arm: str) -> str:
+    """An arm as a part of the name of a folder."""
+    return re.sub(r"[^\w.=-]+", "_", arm)
 
 
 @functools.lru_cache
@@ -101,7 +108,7 @@ def seal(request: Request, code: str) -> None:
 def table_file(request: Request, code: str) -> Path:
     """Where the irreducible losses lie that a run shares with others of its seed, data, model and budget."""
     config = request.config
-    digest = _digest(config, (*APART_FROM_RESULT, "selection", "unit", "keep", "table"))
+    digest = _digest(config, (*APART_FROM_RESULT, "selection", "unit", "keep", "table", "logger"))
     name = f"irreducible-{config.trainer.max_epochs}-seed{config.seed}-{digest}-{code[:8]}.safetensors"
     return request.out.parent / name
 

@@ -19,18 +19,18 @@ REFUSED = 2
 UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC}
 
 
-def command(config_name: str, job: Callable[[DictConfig], None]) -> None:
-    """Runs `job` as a Hydra application with the config `conf/<config_name>.yaml`.
+def command(config_name: str, job: Callable[[DictConfig], float | None]) -> None:
+    """Runs `job` as a Hydra application with the config `conf/<config_name>.yaml`; what it returns, sweepers optimise.
 
     Exits with status 2 and a message for bad input, with 130 after Ctrl-C. Other errors keep their traceback, and so
     does everything if HYDRA_FULL_ERROR is set.
     """
     started = False
 
-    def noted(config: DictConfig) -> None:
+    def noted(config: DictConfig) -> float | None:
         nonlocal started
         started = True
-        job(config)
+        return job(config)
 
     conf = str(Path(__file__).parent / "conf")
     application: Callable[[], None] = hydra.main(config_path=conf, config_name=config_name, **FOR_MAIN)(noted)

@@ -16,6 +16,7 @@ from rich.console import Console
 from experiments.arms import plan, to_run
 from experiments.budgets import calibrated
 from experiments.build import build
+from experiments.cell import OF_COMPARISON
 from experiments.cli import command, require_complete
 from experiments.data import ImageData
 from experiments.errors import UsageError
@@ -23,9 +24,9 @@ from experiments.proxy import ProxyScored
 from experiments.report import write_report
 from experiments.request import Request
 from experiments.runner import Runner
+from experiments.tuned import read_tuned
 
-OWN_KEYS = ("selections", "seeds", "budget", "units", "reuse")
-PER_CELL = ("selection", "seed", "unit", "out")
+PER_CELL = ("selection", "seed", "unit", "out", "evaluate_on")
 
 
 def main(config: DictConfig) -> None:
@@ -37,7 +38,8 @@ def main(config: DictConfig) -> None:
     if config.reuse not in ("code", "config"):
         raise UsageError(f"reuse must be code or config, received {config.reuse}; set reuse=code")
     common, cells = _common(overrides), plan(config)
-    requests = {cell: to_run(cell).request(common, out / "cells") for cell in cells}
+    settings = read_tuned(config.tuned, list(dict.fromkeys(cell.arm for cell in cells)))
+    requests = {cell: to_run(cell).request([*common, *settings[cell.arm]], out / "cells") for cell in cells}
     for request in requests.values():
         build(request.config, "selection")  # a bad setting must not wait for its turn
     console = Console(highlight=False)
@@ -83,7 +85,7 @@ def _common(overrides: list[str]) -> list[str]:
                 f"compare sets {key} for each of its runs, received {override}; use selections=[...], seeds=... and "
                 f"units=[...]"
             )
-    return [override for override, key in keys.items() if key not in OWN_KEYS]
+    return [override for override, key in keys.items() if key not in OF_COMPARISON]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from experiments.build import build
 from experiments.callbacks import Cost, LearningCurve, Meter, TrainedRows
 from experiments.classifier import Classifier
 from experiments.data import ImageData, Images, Source
+from experiments.evaluation import evaluated_part
 from experiments.files import write_json
 from experiments.irreducible import make_table, table_of
 from experiments.lightning_manners import quiet, real_interrupts
@@ -30,7 +31,7 @@ def run(
     watchers: tuple[Callback, ...] = (),
     show_ledger: bool = False,
 ) -> dict[str, Any]:
-    """Trains, tests once after the last epoch, and writes `summary.json` and `curve.csv`.
+    """Trains, evaluates once after the last epoch, and writes `summary.json` and `curve.csv`.
 
     Args:
         request: what to run.
@@ -51,6 +52,7 @@ def run(
     seed_everything(config.seed, workers=True, verbose=False)
     data = ImageData(source, config.seed, parts)
     require_batches(data, config.trainer)
+    part = evaluated_part(config, data)
     _, channels, _, size = data.train.pixels.shape
     net = build(config, "model", channels=channels, size=size, classes=data.train.classes)
     operations = flops.count(net, channels, size)
@@ -74,15 +76,16 @@ def run(
             enable_progress_bar=any(isinstance(watcher, ProgressBar) for watcher in watchers),
         )
         trainer.fit(module, datamodule=data)
-        (tested,) = trainer.test(module, datamodule=data, verbose=False)
+        evaluate = trainer.test if part == "test" else trainer.validate
+        (found,) = evaluate(module, datamodule=data, verbose=False)
     ledger = getattr(selection, "ledger", None)
     if show_ledger and ledger is not None:
         write_ledger(ledger, data, request.out)
     summary = {
         **{group: request.choices[group] for group in ("data", "model", "selection")},
         "seed": config.seed,
-        "test_accuracy": tested["test/accuracy"],
-        "test_loss": tested["test/loss"],
+        f"{part}_accuracy": found[f"{part}/accuracy"],
+        f"{part}_loss": found[f"{part}/loss"],
         **module.tested,
         **costs(meter, operations),
         **spent(budget, config, calibration),

@@ -1,22 +1,27 @@
 """Runs the cells of a comparison that are not done yet."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from experiments import launch
 from experiments.build import build
 from experiments.cell import Cell, clear, code_digest, finished, rater_folder, seal, table_file
 from experiments.data import Images, Source
 from experiments.report import Outcome
 from experiments.run import Request, run
+from experiments.spread import spread
 from experiments.watcher import Watcher
 
 
 class Runner:
-    """Keeps finished cells, runs the others one after the other, and knows at any time what is done.
+    """Keeps finished cells, runs the others, and knows at any time what is done.
+
+    They run one after the other, or, if the command line asks for another launcher than `basic`, as that spreads them.
 
     Args:
         requests: the run that serves each cell; cells may share one.
@@ -53,30 +58,54 @@ class Runner:
         """
         if self._done:
             self.console.print(f"{len(self._done)} of {len(self._runs)} runs are finished already and kept.")
+        missing = list(
+            dict.fromkeys(request.out for request in self.requests.values() if request.out not in self._done)
+        )
         with _bars(self.console) as bars:
-            overall = bars.add_task("all runs", total=len(self._runs), completed=len(self._done), count="")
-            for request in self.requests.values():
-                if request.out not in self._done:
-                    self._done[request.out] = self._run_one(request, bars)
-                done, total = len(self._done), len(self._runs)
-                bars.update(overall, completed=done, count=f"{done}/{total}")
+            overall = bars.add_task("all runs", total=len(self._runs), count="")
+            self._show(bars, overall)
+            if launch.chosen("launcher") == "basic":
+                for out in missing:
+                    self._finish(out, self._run_one(out, bars))
+                    self._show(bars, overall)
+            elif missing:
+                requests = [self._sharing(self._runs[out][1]) for out in missing]
+                spread(requests, self.code, lambda: self._look(missing, bars, overall))
 
-    def _run_one(self, request: Request, bars: Progress) -> dict[str, Any]:
-        """One run, with a bar of its own while it lasts and a line when it is done."""
-        cell, _ = self._runs[request.out]
+    def _show(self, bars: Progress, overall: TaskID) -> None:
+        done, total = len(self._done), len(self._runs)
+        bars.update(overall, completed=done, count=f"{done}/{total}")
+
+    def _finish(self, out: Path, summary: dict[str, Any]) -> None:
+        self._done[out] = summary
+        accuracy, seconds = summary["test_accuracy"], summary["seconds"]
+        self.console.print(f"{self._name(out)}: accuracy {accuracy:.4f}, {seconds:.1f} s")
+
+    def _look(self, missing: list[Path], bars: Progress, overall: TaskID) -> None:
+        """Notices what other processes have finished."""
+        for out in missing:
+            if out not in self._done and (summary := finished(self._runs[out][1], self.code)) is not None:
+                self._finish(out, summary)
+        self._show(bars, overall)
+
+    def _name(self, out: Path) -> str:
+        cell, _ = self._runs[out]
+        return f"seed {cell.seed}: {cell.arm}, {cell.epochs} epochs of {cell.unit}"
+
+    def _run_one(self, out: Path, bars: Progress) -> dict[str, Any]:
+        """One run, with a bar of its own while it lasts."""
+        _, request = self._runs[out]
         if self._parts is None:
             source: Source = build(request.config, "data")
             self._parts = source.read()
         clear(request)
-        name = f"seed {cell.seed}: {cell.arm}, {cell.epochs} epochs of {cell.unit}"
-        bar = bars.add_task(name, total=1.0, count="")
+        bar = bars.add_task(self._name(out), total=1.0, count="")
         watchers: tuple[Callback, ...] = (Watcher(bars, bar),)
         try:
             summary = run(self._sharing(request), self._parts, watchers)
         finally:
             bars.remove_task(bar)
         seal(request, self.code)
-        self.console.print(f"{name}: accuracy {summary['test_accuracy']:.4f}, {summary['seconds']:.1f} s")
         return summary
 
     def _sharing(self, request: Request) -> Request:

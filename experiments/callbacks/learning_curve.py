@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.trainer.states import TrainerFn
 
 from experiments.callbacks.meter import Meter
 from litselect.callbacks import Budget
@@ -31,7 +32,9 @@ class LearningCurve(Callback):
         self.rows: list[dict[str, Any]] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds a row."""
+        """Adds a row, but not for an evaluation after training."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
         row = {
             "epoch": trainer.current_epoch + 1,
             **asdict(self.meter.total),

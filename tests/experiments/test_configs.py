@@ -12,7 +12,8 @@ from experiments.build import build
 from litselect import selectors
 from tests.experiments.conftest import CONF
 
-GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "shared")
+APART = {"shared", "experiment", "hydra"}  # parts of groups, settings of several groups, groups of Hydra's own
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in APART)
 OPTIONS = [(group, file.stem) for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 GIVEN = {"model": {"channels": 3, "size": 32, "classes": 10}, "trainer": {"logger": False}}
 ROOTS = {"imagefolder": ["data.root=nowhere"]}

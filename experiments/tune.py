@@ -1,0 +1,120 @@
+"""Tune arms: `python -m experiments.tune data=digits selections=[uniform,selective_backprop]`.
+
+Every arm gets the same number of trials, `uniform` too, and is judged on a split of the training set after the last
+epoch; test images are never looked at. Without further installations a grid of `learning_rates`; with
+`hydra/sweeper=optuna trials=8`, Optuna's choice between the least and the greatest of them. `space` adds other settings
+for the arms that select; arms that train everything then try more learning rates instead. Writes `tuned.json` into
+`runs/tune/<data>-<model>`, for `python -m experiments.compare tuned=...`. Finished trials are kept.
+"""
+
+import json
+import math
+import shlex
+from pathlib import Path
+
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+from rich.console import Console
+
+from experiments import launch
+from experiments.arms import TRAIN_EVERYTHING, chosen_arms, option_of
+from experiments.cell import folder_name
+from experiments.cli import command, require_complete
+from experiments.errors import UsageError
+from experiments.trial_run import FILE, TrialRun
+from experiments.tuned import Trial, best, write_tuned
+
+RATE = "optimizer.lr"
+OWN_KEYS = ("selections", "learning_rates", "space", "trials")
+PER_TRIAL = ("selection", "evaluate_on", "out", RATE)
+
+
+def main(config: DictConfig) -> None:
+    """Sweeps the settings of every arm, and writes and prints what was best."""
+    require_complete(config)
+    hydra = HydraConfig.get()
+    overrides, out = list(hydra.overrides.task), Path(hydra.runtime.output_dir)
+    common = [*_common(overrides), "evaluate_on=val", f"data.val_fraction={config.data.val_fraction}"]
+    optuna = launch.chosen("sweeper") == "optuna"
+    spaces = {arm: _space(config, optuna, option_of(arm) in TRAIN_EVERYTHING) for arm in chosen_arms(config)}
+    settings = _sampling(config, optuna)
+    job = TrialRun(out / "trials", {sweep.partition("=")[0] for space in spaces.values() for sweep in space})
+    console, trials = Console(soft_wrap=True, highlight=False), dict[str, list[Trial]]()
+    for arm, space in spaces.items():
+        option, *own = arm.split()
+        folder = out / "sweeps" / folder_name(arm)
+        for file in folder.glob(f"*/{FILE}"):
+            file.unlink()  # of an earlier call; what it trained lies elsewhere and is kept
+        launch.sweeper(job, folder, *settings).sweep([f"selection={option}", *own, *common, *space])
+        files = sorted(folder.glob(f"*/{FILE}"), key=lambda file: int(file.parent.name))
+        trials[arm] = [Trial(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+        found = best(trials[arm])
+        console.print(
+            f"{arm}: {' '.join(found.overrides)}, best of {len(files)}, validation accuracy {found.accuracy:.4f}"
+        )
+    asked = [override for override in hydra.overrides.hydra if override != "hydra.mode=RUN"]  # Hydra's own addition
+    write_tuned(out / "tuned.json", trials, shlex.join(["python", "-m", "experiments.tune", *asked, *overrides]))
+    console.print(f"python -m experiments.compare tuned={out / 'tuned.json'} uses them.")
+
+
+def _space(config: DictConfig, optuna: bool, plain: bool) -> list[str]:
+    """What is swept for an arm, in Hydra's syntax.
+
+    Args:
+        config: of the application.
+        optuna: whether ranges can be searched, else it is a grid.
+        plain: whether the arm trains everything, so that `space` means nothing to it: on a grid it tries more learning
+            rates of the same range, until its trials are as many.
+    """
+    rates = [float(rate) for rate in config.learning_rates]
+    low, high = min(rates, default=0.0), max(rates, default=0.0)
+    if not 0 < low < high:
+        raise UsageError(
+            f"learning_rates must be two or more different numbers above 0, received {rates}; "
+            "set learning_rates=[0.05,0.1,0.2]"
+        )
+    others = [] if plain else list(config.space)
+    if optuna:
+        return [f"{RATE}=tag(log, interval({low}, {high}))", *others]
+    if plain and config.space:
+        parsed = OverridesParser.create().parse_overrides(list(config.space))
+        settings = math.prod(len(list(sweep.sweep_string_iterator())) for sweep in parsed)
+        rates = np.geomspace(low, high, len(rates) * settings).tolist()
+    return [f"{RATE}={','.join(f'{rate:.4g}' for rate in rates)}", *others]
+
+
+def _sampling(config: DictConfig, optuna: bool) -> list[str]:
+    """What the sweeper is told."""
+    if not optuna:
+        if config.trials is not None:
+            raise UsageError(
+                f"a grid tries every learning rate, received trials={config.trials}; leave it out, or install the "
+                "extra `sweeps` and set hydra/sweeper=optuna"
+            )
+        return []
+    if type(config.trials) is not int or config.trials < 1:
+        raise UsageError(f"trials must be an integer of at least 1, received {config.trials}; set trials=8")
+    told = {"n_trials": config.trials, "direction": "maximize", "sampler.seed": config.seed}
+    return [f"hydra.sweeper.{key}={value}" for key, value in told.items()]
+
+
+def _common(overrides: list[str]) -> list[str]:
+    """The overrides that go on to every trial.
+
+    Raises:
+        UsageError: one that the trials decide themselves.
+    """
+    keys = {override: override.lstrip("+~").partition("=")[0] for override in overrides}
+    for override, key in keys.items():
+        if key in PER_TRIAL:
+            raise UsageError(
+                f"tune sets {key} for each of its trials, received {override}; use selections=[...] and "
+                f"learning_rates=[...]"
+            )
+    return [override for override, key in keys.items() if key not in OWN_KEYS]
+
+
+if __name__ == "__main__":
+    command("tune", main)

@@ -1,0 +1,64 @@
+"""Settings of arms that were tuned: what `experiments.tune` writes and `experiments.compare` reads."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UsageError
+from experiments.files import write_json
+
+REMEDY = "make it with python -m experiments.tune and all arms of the comparison"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting that was tried.
+
+    Attributes:
+        overrides: the setting, as on the command line.
+        accuracy: on the validation split, after the last epoch.
+        folder: name of the run's, in `trials`.
+    """
+
+    overrides: list[str]
+    accuracy: float
+    folder: str
+
+
+def best(trials: list[Trial]) -> Trial:
+    """That of the highest accuracy, the first of several."""
+    return max(trials, key=lambda trial: trial.accuracy)
+
+
+def write_tuned(file: Path, trials: dict[str, list[Trial]], command: str) -> None:
+    """Writes every trial of every arm, and the overrides of the best."""
+    arms = {
+        arm: {"overrides": best(tried).overrides, "tried": [asdict(trial) for trial in tried]}
+        for arm, tried in trials.items()
+    }
+    write_json(file, {"command": command, "arms": arms})
+
+
+def read_tuned(file: str | None, arms: list[str]) -> dict[str, list[str]]:
+    """The overrides of each arm; none at all without a file.
+
+    Args:
+        file: that `write_tuned` wrote, or None.
+        arms: which are compared.
+
+    Raises:
+        UsageError: no such file, or arms that were not given the same number of trials: the one with more wins by luck.
+    """
+    if file is None:
+        return {arm: [] for arm in arms}
+    try:
+        found: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))["arms"]
+        trials = {arm: len(found[arm]["tried"]) if arm in found else 0 for arm in arms}
+        overrides = {arm: list(found[arm]["overrides"]) for arm in arms if arm in found}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"tuned must be a file of tuned arms, received {file}: {error!r}; {REMEDY}") from error
+    if len(set(trials.values())) != 1 or not overrides:
+        listed = ", ".join(f"{arm} {count}" for arm, count in trials.items())
+        raise UsageError(f"every arm must have had the same number of trials, received {listed} in {file}; {REMEDY}")
+    return overrides

@@ -1,0 +1,174 @@
+"""`python -m experiments.tune`, and comparisons of tuned arms."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytorch_lightning import Trainer
+
+from experiments import trial_run
+from tests.experiments.conftest import Command
+
+SMALL = ("selections=[uniform,selective_backprop]", "trainer.max_epochs=1", "trainer.limit_train_batches=4")
+NO_LOG = "logger=none"
+# Optuna 2, which the sweeper asks for, calls by names that other packages are about to drop
+optuna = pytest.mark.filterwarnings("ignore")
+
+
+def tuned(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "tuned.json").read_text())
+
+
+def rates(arm: dict[str, Any]) -> list[float]:
+    return [float(trial["overrides"][0].removeprefix("optimizer.lr=")) for trial in arm["tried"]]
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names the folders of trials that are really run, and lets none look at test images."""
+    done: list[str] = []
+    run = trial_run.run
+
+    def noted(request: Any, *rest: Any) -> Any:
+        done.append(request.out.name)
+        return run(request, *rest)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("test images were looked at")
+
+    monkeypatch.setattr(trial_run, "run", noted)
+    monkeypatch.setattr(Trainer, "test", refuse)
+    return done
+
+
+def test_a_grid(application: Command, tmp_path: Path, trained: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("learning_rates=[0.001,0.2]", 'space=["keep=0.25,0.5"]')
+    assert application("tune", *SMALL, NO_LOG, *asked) == 0
+    found = tuned(tmp_path / "run")
+    arms = found["arms"]
+    assert rates(arms["uniform"]) == [0.001, 0.005848, 0.0342, 0.2]  # as many as those of an arm that selects
+    assert rates(arms["selective_backprop"]) == [0.001, 0.001, 0.2, 0.2]
+    assert arms["selective_backprop"]["tried"][1]["overrides"] == ["optimizer.lr=0.001", "keep=0.5"]
+    for arm in arms.values():
+        accuracies = [trial["accuracy"] for trial in arm["tried"]]
+        best = arm["tried"][accuracies.index(max(accuracies))]
+        assert arm["overrides"] == best["overrides"]
+        assert len(set(accuracies)) > 1
+        summary = json.loads((tmp_path / "run" / "trials" / best["folder"] / "summary.json").read_text())
+        assert summary["val_accuracy"] == best["accuracy"]
+        assert not [key for key in summary if key.startswith("test_") and key != "test_examples"]
+    assert found["command"].startswith("python -m experiments.tune ")
+    assert "learning_rates=[0.001,0.2]" in found["command"]
+    assert "uniform: optimizer.lr=0.2, best of 4" in capsys.readouterr().out
+    assert len(trained) == 8
+    assert application("tune", *SMALL, NO_LOG, *asked) == 0
+    assert len(trained) == 8  # nothing is trained twice
+    assert tuned(tmp_path / "run") == found
+
+
+@optuna
+def test_optuna_gives_every_arm_as_many_trials(application: Command, tmp_path: Path, trained: list[str]) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    asked = ("hydra/sweeper=optuna", "trials=2", 'space=["keep=0.25,0.5"]')
+    assert application("tune", *SMALL, NO_LOG, *asked) == 0
+    found = tuned(tmp_path / "run")
+    uniform, selective = found["arms"]["uniform"], found["arms"]["selective_backprop"]
+    assert len(uniform["tried"]) == len(selective["tried"]) == 2
+    assert all(0.025 <= rate <= 0.4 for rate in rates(uniform) + rates(selective))
+    assert uniform["overrides"][0].startswith("optimizer.lr=")
+    assert {override.partition("=")[0] for override in selective["overrides"]} == {"optimizer.lr", "keep"}
+    assert "hydra/sweeper=optuna" in found["command"]
+    before = len(trained)
+    assert application("tune", *SMALL, NO_LOG, *asked) == 0
+    assert len(trained) == before  # the same seed asks for the same trials
+    assert tuned(tmp_path / "run") == found
+
+
+@optuna
+def test_optuna_maximises_what_a_run_returns(application: Command, tmp_path: Path, trained: list[str]) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    sweep = ("-m", "experiment=optuna", "hydra.sweeper.n_trials=2", f"hydra.sweep.dir={tmp_path}/sweep")
+    assert application("train", *sweep, *SMALL[1:], NO_LOG) == 0
+    found = [json.loads(file.read_text())["val_accuracy"] for file in (tmp_path / "sweep").glob("*/summary.json")]
+    assert len(found) == 2
+    best = (tmp_path / "sweep" / "optimization_results.yaml").read_text()
+    assert f"best_value: {max(found)}" in best
+
+
+def tuned_file(folder: Path, **arms: int) -> str:
+    """A file of arms with a learning rate each and so many trials."""
+    file = folder / "tuned.json"
+    trial = {"overrides": ["optimizer.lr=0.05"], "accuracy": 0.5, "folder": "x"}
+    content = {
+        arm: {"overrides": [f"optimizer.lr=0.{n}"], "tried": [trial] * trials}
+        for n, (arm, trials) in enumerate(arms.items(), 1)
+    }
+    file.write_text(json.dumps({"command": "x", "arms": content}))
+    return str(file)
+
+
+def test_compare_uses_them(application: Command, tmp_path: Path) -> None:
+    file = tuned_file(tmp_path, uniform=3, selective_backprop=3, top_loss=1)  # the last is not compared
+    assert application("compare", *SMALL, NO_LOG, "seeds=1", "units=candidates", f"tuned={file}") == 0
+    by_arm = {
+        summary["selection"]: summary["command"]
+        for summary in (json.loads(path.read_text()) for path in tmp_path.glob("run/cells/*/summary.json"))
+    }
+    assert "optimizer.lr=0.1" in by_arm["uniform"]
+    assert "optimizer.lr=0.2" in by_arm["selective_backprop"]
+    assert f"tuned={file}" in (tmp_path / "run" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ({"uniform": 3, "selective_backprop": 4}, "received uniform 3, selective_backprop 4"),
+        ({"selective_backprop": 4}, "received uniform 0, selective_backprop 4"),
+        ({}, "received uniform 0, selective_backprop 0"),
+    ],
+)
+def test_unequal_trials_are_refused(
+    application: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], arms: dict[str, int], message: str
+) -> None:
+    assert application("compare", *SMALL, f"tuned={tuned_file(tmp_path, **arms)}") == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, "not JSON", "{}", "[]", '{"arms": {"uniform": {}}}'])
+def test_other_files_are_refused(
+    application: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    file = tmp_path / "file.json"
+    if content is not None:
+        file.write_text(content)
+    assert application("compare", *SMALL, f"tuned={file}") == 2
+    assert "tuned must be a file of tuned arms" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("tune", ("learning_rates=[0.1]",), "learning_rates must be two or more different numbers above 0"),
+        ("tune", ("learning_rates=[0,0.1]",), "received [0.0, 0.1]"),
+        ("tune", ("trials=3",), "received trials=3"),
+        ("tune", ("optimizer.lr=0.1",), "tune sets optimizer.lr for each of its trials"),
+        ("tune", ("selections=[sb]",), "received sb"),
+        ("tune", ("data.val_fraction=0",), "evaluate_on=val needs a validation split"),
+        ("train", ("evaluate_on=val",), "evaluate_on=val needs a validation split"),
+        ("train", ("evaluate_on=train",), "evaluate_on must be test or val, received train"),
+        ("compare", ("evaluate_on=val",), "received evaluate_on=val"),
+    ],
+)
+def test_refused(
+    application: Command, capsys: pytest.CaptureFixture[str], name: str, arguments: tuple[str, ...], message: str
+) -> None:
+    assert application(name, *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@optuna
+def test_optuna_needs_a_number(application: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    assert application("tune", "hydra/sweeper=optuna") == 2
+    assert "trials must be an integer of at least 1, received None" in capsys.readouterr().err
