@@ -5,10 +5,14 @@ Jiang et al., 2019, "Accelerating Deep Learning by Focusing on the Biggest Loser
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from litselect.callbacks.default_scoring import DefaultScoring, asks_where_from, default_floor
 from litselect.callbacks.example_selection import ExampleSelection
 from litselect.selectors import LossPercentile
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
 
 
 class SelectiveBackprop(ExampleSelection):
@@ -52,11 +56,42 @@ class SelectiveBackprop(ExampleSelection):
         *,
         beta: float | None = None,
         history: int = 1024,
-        floor: float = 0.0,
+        floor: float | None = None,
         refill: bool = False,
         seed: int | None = None,
         warmup: float | Literal["auto"] = "auto",
         **settings: Any,
     ) -> None:
-        selector = LossPercentile(keep, beta=beta, history=history, floor=floor, fixed_size=not refill, seed=seed)
-        super().__init__(selector, refill=refill, warmup=warmup, **settings)
+        law = LossPercentile(keep, beta=beta, history=history, floor=floor or 0.0, fixed_size=not refill, seed=seed)
+        remembers = not asks_where_from(refill, warmup, settings)
+        if remembers:
+            settings["scoring"] = "ledger"
+            law.floor = default_floor(law.keep) if floor is None else floor
+        super().__init__(law, refill=refill, warmup=warmup, **settings)
+        self._default = DefaultScoring(self, law, floor, warmup) if remembers else None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Decide by the module where scores come from."""
+        if self._default is not None and stage == "fit":
+            self._default.begin(trainer, pl_module)
+        super().setup(trainer, pl_module, stage)
+        if self._default is not None:
+            self._default.listen()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Decide by the loader."""
+        if self._default is not None:
+            self._default.start()
+        super().on_train_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Decide by what the epoch before has shown."""
+        if self._default is not None:
+            self._default.agree()
+        super().on_train_epoch_start(trainer, pl_module)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a checkpoint, and go on selecting as the training did."""
+        if self._default is not None:
+            self._default.resume(state_dict)
+        super().load_state_dict(state_dict)
