@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop
-from litselect.scoring import CaptureError
+from litselect.scoring import CaptureError, ScoringPass
 from litselect.selectors import KeepAll, LossPercentile, RandomSubset, Selection, Selector, TopLoss
 from tests.callbacks.kit import CLASSES, WIDTH, Classifier, differences, loader, rows, weights
 
