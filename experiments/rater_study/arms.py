@@ -11,7 +11,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "uniform": ("selection=uniform",),
     "uniform_with_heldout": ("selection=uniform", "data.heldout_trained=true"),
     "random_subset": ("selection=random_subset",),
-    "selective_backprop": ("selection=selective_backprop",),
+    "selective_backprop": ("selection=selective_backprop_pass",),
     "reducible_loss": ("selection=reducible_loss",),
     "heldout_model_hard": (*_HELDOUT, "selection.runs=inf", "selection.hard=true"),
     "heldout_model_drawn": (*_HELDOUT, "selection.runs=inf"),

@@ -198,7 +198,9 @@ SELECTIONS: dict[str, Callable[[], ExampleSelection]] = {
     "refill": lambda: SelectiveBackprop(keep=0.4, refill=True, warmup=0),
     "refill with top losses": lambda: ExampleSelection(TopLoss(0.4), refill=True),
     "independent draws": lambda: ExampleSelection(LossPercentile(0.3, fixed_size=False)),
-    "warming up": lambda: SelectiveBackprop(keep=0.4, warmup=1.5),
+    "warming up": lambda: SelectiveBackprop(keep=0.4, scoring=ScoringPass(), warmup=1.5),
+    "default": lambda: SelectiveBackprop(keep=0.4, ids=ids_of),
+    "default without ids": lambda: SelectiveBackprop(keep=0.4),  # remembers losses with a plain loader alone
     "across ranks": lambda: ExampleSelection(LossPercentile(0.4), across_ranks=True, warmup=0.5),
     "ledger": lambda: SelectiveBackprop(keep=0.4, scoring="ledger", floor=0.1, ids=ids_of),
     "ledger, refill": lambda: SelectiveBackprop(keep=0.4, scoring="ledger", refill=True, ids=ids_of),

@@ -214,7 +214,7 @@ def test_the_log_is_that_of_the_trainers_package(solo: Any) -> None:
     class Own(type(solo.trainer())):
         pass
 
-    assert auto_scoring._package(Own(logger=False, enable_checkpointing=False)) == "pytorch_lightning"
+    assert auto_scoring.package_of(Own(logger=False, enable_checkpointing=False)) == "pytorch_lightning"
 
 
 def test_settings() -> None:

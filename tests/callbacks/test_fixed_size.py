@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop
-from litselect.scoring import CaptureError
+from litselect.scoring import CaptureError, ScoringPass
 from litselect.selectors import KeepAll, LossPercentile, RandomSubset, Selection, Selector, TopLoss
 from tests.callbacks.kit import CLASSES, WIDTH, Classifier, differences, loader, rows, weights
 
@@ -107,10 +107,15 @@ def test_batch_norm_gets_two_rows(solo: Any, selector: Any) -> None:
 
 
 def test_selective_backprop_warms_up_for_an_epoch_at_most_then_trains_k_rows_to_the_end(kit: Any) -> None:
-    for epochs, warm in ((30, 4), (5, 2), (2, 1)):  # an epoch, or a tenth of training; of 4 batches an epoch
+    def sizes(epochs: int, **settings: Any) -> list[int]:
         net = kit.make(Classifier)
-        kit.fit(net, SelectiveBackprop(keep=0.25), data=loader(32, 8), max_epochs=epochs)
-        assert [len(ids) for ids in net.steps] == [8] * warm + [2] * (4 * epochs - warm)
+        kit.fit(net, SelectiveBackprop(keep=0.25, **settings), data=loader(32, 8), max_epochs=epochs)
+        return [len(ids) for ids in net.steps]
+
+    for epochs in (30, 5, 2):  # of 4 batches
+        assert sizes(epochs) == [8] * 4 + [2] * 4 * (epochs - 1)
+    for epochs, warm in ((30, 4), (5, 2), (2, 1)):  # an epoch, or a tenth of training
+        assert sizes(epochs, scoring=ScoringPass()) == [8] * warm + [2] * (4 * epochs - warm)
 
 
 def test_its_rule_is_the_papers(solo: Any) -> None:

@@ -170,8 +170,10 @@ SELECT_ALL = {
     "TopLoss": lambda: ExampleSelection(TopLoss(keep=1.0)),
     "TopLoss in train mode": lambda: ExampleSelection(TopLoss(keep=1.0), scoring=ScoringPass(mode="train")),
     "RandomSubset": lambda: ExampleSelection(RandomSubset(keep=1.0)),
-    "SelectiveBackprop": lambda: SelectiveBackprop(keep=1.0, warmup=0),
+    "SelectiveBackprop": lambda: SelectiveBackprop(keep=1.0),
+    "SelectiveBackprop, scored": lambda: SelectiveBackprop(keep=1.0, scoring=ScoringPass(), warmup=0),
     "warming up": lambda: SelectiveBackprop(keep=0.25, warmup=EPOCHS),
+    "warming up, scored": lambda: SelectiveBackprop(keep=0.25, scoring=ScoringPass(), warmup=EPOCHS),
 }
 
 

@@ -250,7 +250,7 @@ def test_two_loaders(solo: Any) -> None:
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             return super().training_step(batch["a"], batch_idx)
 
-    with pytest.raises(RuntimeError, match=r"one DataLoader.*ids=lambda"):
+    with pytest.raises(ValueError, match=r"one DataLoader.*ids=lambda"):
         solo.fit(solo.make(Two), ledger_scored(), data={"a": loader(), "b": loader()})
 
 

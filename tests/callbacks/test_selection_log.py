@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from litselect.callbacks import Counters, ExampleSelection, SelectiveBackprop
+from litselect.scoring import ScoringPass
 from litselect.selectors import RandomSubset, TopLoss
 from tests.callbacks.kit import Classifier, loader
 
@@ -108,7 +109,7 @@ def test_counters_of_training_on_everything(solo: Any) -> None:
     fit(solo, callback, max_epochs=2)
     assert callback.counters.seen == callback.counters.trained == 120
     assert callback.counters.scored == 0
-    callback = SelectiveBackprop(keep=0.5, warmup=2)
+    callback = SelectiveBackprop(keep=0.5, scoring=ScoringPass(), warmup=2)
     _, logged, _ = fit(solo, callback, max_epochs=2)
     assert callback.counters.seen == callback.counters.trained == 120
     assert callback.counters.scored == 8  # the first batch, on which the capture is checked
@@ -118,7 +119,7 @@ def test_counters_of_training_on_everything(solo: Any) -> None:
 
 
 def test_counters_add_up(kit: Any) -> None:
-    callback = SelectiveBackprop(keep=1 / 3, warmup=1)
+    callback = SelectiveBackprop(keep=1 / 3, scoring=ScoringPass(), warmup=1)
     trainer, logged, net = fit(kit, callback, data=loader(60, 12), max_epochs=3, accumulate_grad_batches=2)
     counters = callback.counters
     assert counters.seen == 180

@@ -95,7 +95,7 @@ def test_a_selector_without_config_is_noticed() -> None:
 
 def test_the_control_differs_from_what_it_controls_in_the_shuffling_alone() -> None:
     control, controlled = (
-        build(composed("selection", name), "selection") for name in ("shuffled_scores", "selective_backprop")
+        build(composed("selection", name), "selection") for name in ("shuffled_scores", "selective_backprop_pass")
     )
     assert repr(control.selector.selector) == repr(controlled.selector)
     assert vars(control.phase) == vars(controlled.phase)

@@ -11,6 +11,7 @@ from experiments.irreducible import Table
 from experiments.selector_facts import Facts
 from experiments.selector_timing import Epochs, Measured, enlarged, measure
 from litselect.callbacks import ExampleSelection, SelectiveBackprop
+from litselect.scoring import ScoringPass
 from litselect.selectors import KeepAll, LossPercentile, Mixture, RandomSubset, ReducibleLoss, Selection, Selector
 from tests.experiments.conftest import CONF, Command
 from tests.experiments.sources import digits
@@ -52,8 +53,9 @@ def test_an_address_belongs_to_the_work_before_it() -> None:
 def test_wrapped_selectors_ledgers_and_tables_are_named() -> None:
     wrapped = Facts.of(ExampleSelection(Mixture(LossPercentile(0.5))))
     assert wrapped.selector == "[Mixture](mixture.md)(LossPercentile)"
-    assert Facts.of(SelectiveBackprop(0.5)).state == "the last R losses and its random stream"
-    assert Facts.of(SelectiveBackprop(0.5, scoring="ledger")).state.endswith("; the ledger")
+    passing = SelectiveBackprop(0.5, scoring=ScoringPass())
+    assert Facts.of(passing).state == "the last R losses and its random stream"
+    assert Facts.of(SelectiveBackprop(0.5)).state.endswith("; the ledger")
     reducible = Facts.of(ExampleSelection(ReducibleLoss(0.5, Table(None))))
     assert reducible.state == "the ledger; a table, made by a model that is trained beforehand"
     assert Facts.of(ExampleSelection(KeepAll())).state == "none"
@@ -70,7 +72,9 @@ def test_what_is_measured_leaves_out_the_first_and_the_last_epoch() -> None:
     plain = measure(config, parts, None)
     assert plain.scored == 0
     assert plain.seconds > 0
-    assert measure(config, parts, SelectiveBackprop(0.5)).scored == 1  # its first epoch is a warm-up
+    passing = SelectiveBackprop(0.5, scoring=ScoringPass())
+    assert measure(config, parts, passing).scored == 1  # its first epoch is a warm-up
+    assert measure(config, parts, SelectiveBackprop(0.5)).scored == 0
     assert measure(config, parts, ExampleSelection(RandomSubset(0.5))).scored == 0
 
 

@@ -169,7 +169,7 @@ class AutoScoring:
         self.table = self._tabulate(plain, selected)
         if "table" not in self._shown and trainer.is_global_zero:
             self._shown.add("table")
-            logging.getLogger(_package(trainer)).info("scoring='auto' has looked at this training:\n%s", self.table)
+            logging.getLogger(package_of(trainer)).info("scoring='auto' has looked at this training:\n%s", self.table)
         if not self.pays and "warning" not in self._shown:
             self._shown.add("warning")
             goes_on = {
@@ -220,7 +220,7 @@ class AutoScoring:
         self._place, self._shown = state["place"], set(state["shown"])
 
 
-def _package(trainer: Trainer) -> str:
+def package_of(trainer: Trainer) -> str:
     """Of the two that have a Trainer, the one whose this is, or is derived from: its log is set up."""
     homes = (kind.__module__.partition(".trainer")[0] for kind in type(trainer).__mro__)
     return next((home for home in homes if home in ("pytorch_lightning", "lightning.pytorch")), "pytorch_lightning")

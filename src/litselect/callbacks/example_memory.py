@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from litselect.callbacks.alarms import Alarms
+from litselect.callbacks.doubts import Doubts
 from litselect.callbacks.id_tap import IdTap, validated
 from litselect.callbacks.loader_watch import LoaderWatch
 from litselect.callbacks.merge_ranks import highest, merge_ranks
@@ -18,7 +19,7 @@ from litselect.callbacks.tapped_sampler import Decide
 from litselect.scoring import Ledger, Scores
 from litselect.scoring.known_scores import KnownScores
 from litselect.scoring.loss_ranks import LossRanks
-from litselect.scoring.predictions import is_mixed, predictions
+from litselect.scoring.predictions import predictions
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -52,7 +53,8 @@ class ExampleMemory:
         self.seed = torch.initial_seed()  # of choices that are made before a batch is loaded
         self._find = find
         self._frozen = decide is not None
-        self._tap = IdTap(decide or _all)
+        self.doubts = Doubts()
+        self._tap = IdTap(decide or _all, self.doubts)
         self._watch: LoaderWatch | None = None
         self._loaded: dict[str, Any] | None = None
         self._apart: dict[str, Any] | None = None  # what each rank knew, until training starts
@@ -83,23 +85,33 @@ class ExampleMemory:
     def _begin_at(self, batch_idx: int) -> None:
         self._tap.start = batch_idx
 
-    def _meet(self, loader: Any) -> Any:
-        """A loader that is listened to, if ids come from there; the first one tells the size of the ledger."""
-        copied = loader if self._find is not None else self._tap.tapped(loader)
+    def _meet(self, loader: Any, others: bool) -> Any:
+        """A loader that is listened to, if ids come from there; or as it is, where nothing can be learned from it."""
+        try:
+            copied = loader if self._find is not None else self._tap.tapped(loader, others)
+            if self.doubts.objects is not None:
+                self.doubts.objects(loader)
+            self._measure(loader)
+        except ValueError as error:
+            self.doubts.settle(error)
+            return loader
+        return copied
+
+    def _measure(self, loader: Any) -> None:
+        """The first loader tells the size of the ledger."""
         try:
             size = len(loader.dataset)
         except (AttributeError, TypeError):
             size = 1  # grows with the ids that arrive
         if self._sized:
             self.ledger.grow(size)  # a data set may grow between epochs
-            return copied
+            return
         self._sized = True
         self.ledger = Ledger(size)
         self.known = KnownScores(self.ledger, frozen=self._frozen)
         if self._loaded is not None:
             self._restore(self._loaded, size)
             self._loaded = None
-        return copied
 
     def take_over(self, other: ExampleMemory) -> None:
         """Go on from what `other` remembers, of the same data set."""
@@ -126,7 +138,7 @@ class ExampleMemory:
         self.plan.begin_epoch(epoch, active)
         if epoch:
             self.alarms.look(self.ledger, self.labels, keep, selecting=self._selecting)
-        self._selecting = active
+        self._selecting = self.doubts.late = active
 
     def share(self, device: torch.device) -> None:
         """Let every rank know what the others learned. A collective."""
@@ -144,7 +156,7 @@ class ExampleMemory:
             known["targets"] = labels[ids.to(labels.device)].long().to(ids.device)
         return known
 
-    def arrive(self, trainer: Trainer, batch: Any, batch_idx: int, n: int) -> tuple[Tensor, Selection | None]:
+    def arrive(self, trainer: Trainer, batch: Any, batch_idx: int, n: int) -> tuple[Tensor | None, Selection | None]:
         """The ids of a batch's candidates; and which of them are the rows that arrived, where that was decided before.
 
         Raises:
@@ -157,13 +169,11 @@ class ExampleMemory:
             if int(ids.max()) >= self.ledger.size:
                 self.ledger.grow(max(2 * self.ledger.size, int(ids.max()) + 1))
             return ids, None
-        delivery = self._tap.delivery(trainer, batch_idx)
-        if delivery.rows != n:
-            raise RuntimeError(
-                f"A batch of {n} rows arrived, but the batch sampler had sent {delivery.rows} indices for it: "
-                "the collate function adds or drops rows. Let the batch hold the ids of its examples (their positions "
-                "in the data set), and pass `ids=lambda batch: ...`, which finds them there."
-            )
+        try:
+            delivery = self._tap.delivery(trainer, batch_idx, n, self.ledger.size)
+        except RuntimeError as error:
+            self.doubts.refuse(error)
+            return None, None
         return torch.tensor(delivery.ids).to(device, non_blocking=True), delivery.selection
 
     def outdated(self, ids: Int[Tensor, " batch"]) -> Int[Tensor, " rows"] | None:
@@ -238,20 +248,6 @@ class ExampleMemory:
             self.labels = padded(self.labels, self.ledger.size).to(self.ledger.loss.device)
         self.labels[ids.to(self.labels.device)] = targets.to(self.labels)
 
-    @staticmethod
-    def check(scores: Scores) -> None:
-        """Refuse rows that are made of two examples each.
-
-        Raises:
-            ValueError: if a target is shared by two classes.
-        """
-        if is_mixed(scores):
-            raise ValueError(
-                "A ledger remembers losses under the id of one example, but rows whose targets are shared by two "
-                "classes were received, as mixup and cutmix make them. Select by what is scored in the present batch: "
-                "scoring=ScoringPass(), rescore_every=1, max_age=0."
-            )
-
     # ------------------------------------------------------------------ state
 
     def state_dict(self, device: torch.device | None) -> dict[str, Any]:
@@ -267,13 +263,13 @@ class ExampleMemory:
 
     def own_state(self) -> dict[str, Any]:
         """What only this rank knows."""
-        return {**self.ranks.state_dict(), "seed": self.seed}
+        return {**self.ranks.state_dict(), "seed": self.seed, "doubt": self.doubts.reason}
 
     def load_state_dict(self, state: dict[str, Any], own: dict[str, Any]) -> None:
         """Continue from what the ranks knew of the data set, once that is met, and from what only this one did."""
         self._loaded = state
         self.ranks.load_state_dict(own)
-        self.seed = own["seed"]
+        self.seed, self.doubts.reason = own["seed"], own["doubt"]
 
     def _recollect(self, *, together: bool) -> None:
         ledger, labels = pick_tables(self._apart, together=together)
@@ -289,7 +285,7 @@ class ExampleMemory:
                 "would name others. Resume with the data set of the checkpoint, or load its weights into a new run."
             )
         self.known.load_state_dict(state["known"])
-        self._selecting = state["selecting"]
+        self._selecting = self.doubts.late = state["selecting"]
         self.alarms.load_state_dict(state["alarms"])
         self.plan.scored_epoch = state["scored_epoch"]
         self.learning_rate_factor = state["learning_rate_factor"]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from jaxtyping import Int
     from pytorch_lightning import Trainer
 
+    from litselect.callbacks.doubts import Doubts
+
 
 class IdTap:
     """Matches the index lists of a loader's batch sampler to the batches that arrive.
@@ -23,11 +25,12 @@ class IdTap:
 
     Args:
         decide: called for every batch before it is loaded, see `Decide`.
+        doubts: see `TappedSampler`.
     """
 
-    def __init__(self, decide: Decide) -> None:
+    def __init__(self, decide: Decide, doubts: Doubts) -> None:
         self.start = 0  # the number of the batch with which an epoch goes on
-        self._decide = decide
+        self._decide, self._doubts = decide, doubts
         self.excluded: frozenset[int] = frozenset()  # ids that are not sent for
 
     def admitted(self, ids: list[int]) -> list[int]:
@@ -35,12 +38,21 @@ class IdTap:
         places = [place for place, i in enumerate(ids) if i not in self.excluded]
         return places or [*range(len(ids))]
 
-    def tapped(self, loader: Any) -> Any:
+    def tapped(self, loader: Any, others: bool) -> Any:
         """A copy of `loader` that is listened to: whoever else reads the loader reads it as it is.
+
+        Args:
+            loader: of the training.
+            others: whether it is read beside others.
 
         Raises:
             ValueError: if its batches can't be matched to indices.
         """
+        if others:
+            raise ValueError(
+                "Expected one DataLoader for training, whose batches can be matched to indices, but got "
+                f"several. {REMEDY}"
+            )
         is_loader, iterate = _is_a(loader, DataLoader), cast("Any", type(loader)).__iter__
         if not is_loader or iterate.__module__.partition(".")[0] not in ("torch", "torchdata"):
             raise ValueError(
@@ -60,14 +72,21 @@ class IdTap:
         copied, sampler = copy.copy(loader), loader.batch_sampler
         sampler = sampler.tapped if isinstance(sampler, TappedSampler) else sampler  # of an earlier fit
         # Not by assignment, which DataLoader forbids. Workers that persist are the copy's own.
-        copied.__dict__.update(batch_sampler=TappedSampler(sampler, self._decide, self.admitted), _iterator=None)
+        tapped = TappedSampler(sampler, self._decide, self.admitted, self._doubts)
+        copied.__dict__.update(batch_sampler=tapped, _iterator=None)
         return copied
 
-    def delivery(self, trainer: Trainer, batch_idx: int) -> Delivery:
+    def delivery(self, trainer: Trainer, batch_idx: int, rows: int, size: int) -> Delivery:
         """What was noted of the batch that has arrived.
 
+        Args:
+            trainer: whose batch it is.
+            batch_idx: its number.
+            rows: how many arrived.
+            size: of the data set.
+
         Raises:
-            RuntimeError: if the batch did not come through the tap.
+            RuntimeError: if the batch did not come through the tap, or is not what its sampler sent for.
         """
         iterator = self._running(trainer)
         place = batch_idx - self.start + iterator.first
@@ -76,6 +95,16 @@ class IdTap:
         delivery = iterator.deliveries.pop(place, None)
         if delivery is None:
             raise RuntimeError(f"Batch {batch_idx} arrived, but the batch sampler had not been asked for it. {REMEDY}")
+        if delivery.rows != rows:
+            raise RuntimeError(
+                f"A batch of {rows} rows arrived, but the batch sampler had sent {delivery.rows} indices for it: "
+                f"the collate function adds or drops rows. {REMEDY}"
+            )
+        if min(delivery.ids) < 0 or max(delivery.ids) >= size:
+            raise RuntimeError(
+                f"The ids of examples are positions in a data set, here of {size}, but the batch sampler sent for "
+                f"{min(delivery.ids)} to {max(delivery.ids)}. {REMEDY}"
+            )
         return delivery
 
     @staticmethod
@@ -86,7 +115,7 @@ class IdTap:
         taps = [getattr(iterator, "_sampler_iter", None) for iterator in running]
         if len(taps) != 1 or not isinstance(taps[0], TappedIterator):
             raise RuntimeError(
-                f"Expected one DataLoader for training, whose batches can be matched to indices, but got {len(taps)} "
+                "Expected one DataLoader for training, whose batches can be matched to indices, but got {len(taps)} "
                 f"({', '.join(type(iterator).__name__ for iterator in running)}). {REMEDY}"
             )
         return taps[0]

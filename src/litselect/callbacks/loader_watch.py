@@ -18,11 +18,12 @@ class LoaderWatch:
 
     Args:
         trainer: the Trainer, before it sets up its data.
-        meet: gets a training loader, answers with the one that the fit loop is to read.
+        meet: gets a training loader, and whether others came before it, answers with the one that the fit loop is to
+            read.
         begin: called when an epoch begins or goes on, with the number of the batch that comes first.
     """
 
-    def __init__(self, trainer: Trainer, meet: Callable[[Any], Any], begin: Callable[[int], None]) -> None:
+    def __init__(self, trainer: Trainer, meet: Callable[[Any, bool], Any], begin: Callable[[int], None]) -> None:
         strategy, loop = cast("Any", trainer.strategy), cast("Any", trainer.fit_loop)
         process, set_up, run_start = strategy.process_dataloader, loop.setup_data, loop.epoch_loop.on_run_start
         met: list[tuple[Any, Any]] = []
@@ -31,7 +32,7 @@ class LoaderWatch:
             loader = process(loader)
             if not trainer.training:
                 return loader
-            met.append((loader, meet(loader)))
+            met.append((loader, meet(loader, bool(met))))
             return met[-1][1]
 
         def set_up_then_show(*args: Any) -> None:

@@ -14,6 +14,8 @@ Source = Literal["pass", "ledger", "aged"]
 REMEMBERED: Final = frozenset({"ids", "percentiles", "confidences", "ages"})
 """What only a ledger knows."""
 
+REMEDY: Final = "Score every batch instead: scoring=ScoringPass()."
+
 
 @dataclass
 class ScorePlan:

@@ -148,7 +148,7 @@ class Scorer:
                 settled = scoring.verify(module, batch, n, scores.losses, **source)
                 callback.verified = settled or callback.checks == _CHECKS
                 if callback.memory is not None:
-                    callback.memory.check(scores)
+                    callback.memory.doubts.look(scores)
         if scores is None and manual:
             raise CaptureError(
                 f"{type(module).__name__} optimizes manually, but its training_step ended before a backward was seen. "

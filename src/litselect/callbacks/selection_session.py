@@ -46,7 +46,6 @@ class SelectionSession:
         self.guard = FiniteGuard()
         self.selection: Selection | None = None
         self.candidates = 0
-        self._memory = callback.memory
         self._scorer = Scorer(callback, trainer, module, self.guard)
         self._watch = Stopwatch(callback.counters, module.device)
         self._chosen: Chosen | None = None
@@ -92,10 +91,10 @@ class SelectionSession:
             self.callback.scoring = self._auto.scoring
         counters.steps += self.trainer.global_step - self._optimizer_steps
         self._optimizer_steps = self.trainer.global_step
-        if self._memory is not None and self._chosen is not None:
-            extras = self._chosen.extras
+        memory, extras = self.callback.memory, {} if self._chosen is None else self._chosen.extras
+        if memory is not None and "ids" in extras:
             step = self.trainer.fit_loop.epoch_loop.total_batch_idx
-            self._memory.trained(extras["ids"], self._heard, step, extras.get("inclusion"))
+            memory.trained(extras["ids"], self._heard, step, extras.get("inclusion"))
         self._chosen = self._heard = None  # free their memory
         if self._scorer.reused is not None:
             self._scorer.reused.drop()
@@ -106,12 +105,12 @@ class SelectionSession:
     def _choose(self, batch: Any, batch_idx: int) -> bool:
         self._arrived, self._looks = True, False
         self._watch.start()
-        callback, memory = self.callback, self._memory
+        callback, memory = self.callback, self.callback.memory
         n = self.candidates = count_rows(batch, self._batch_size)
         self._ids, self.selection, self._heard = None, None, None
         if memory is not None:
             self._ids, self.selection = memory.arrive(self.trainer, batch, batch_idx, n)
-            self.candidates = len(self._ids)
+            self.candidates = n if self._ids is None else len(self._ids)
         arrived = batch
         excluded = None if callback.ratings is None else callback.ratings.excluded
         if excluded is not None:
@@ -185,7 +184,8 @@ class SelectionSession:
     def _take(self, batch: Any, n: int, selection: Selection, factor: float, *, loaded: bool = False) -> Chosen | None:
         """The chosen rows, or the batch itself where it is `loaded` with nothing else."""
         ids = None if self._ids is None else self._ids[selection.indices.to(self._ids.device, non_blocking=True)]
-        heard = self._memory is not None and self._memory.plan.overhears
+        memory = self.callback.memory
+        heard = memory is not None and memory.plan.overhears
         extras = present(weights=selection.weights, ids=ids, inclusion=selection.inclusion if heard else None)
         if self.callback.refill:  # which puts rows together that were chosen with and without
             always = [name for name, has in (("weights", self.callback.selector.weighted), ("inclusion", heard)) if has]
@@ -258,22 +258,25 @@ class SelectionSession:
 
     def _step_on(self, training_step: Callable[..., Any], args: tuple[Any, ...], chosen: Chosen) -> Any:
         """Run the step, overhearing its losses where the ledger takes them: of several closures, those of the first."""
-        if self._memory is None or not self._memory.plan.overhears or self._heard is not None:
+        memory = self.callback.memory
+        if memory is None or not memory.plan.overhears or memory.doubts.reason or self._heard is not None:
             return training_step(*args)
         observer = LossObserver(chosen.rows)
         with observer.before(self.trainer.strategy, "backward"):  # which scales the loss
             output = observer.watch(lambda: training_step(*args))
         if observer.scores is None and not (output is None and self.module.automatic_optimization):
-            raise CaptureError(
-                f"The ledger takes the losses that training computes, but none could be told apart in "
-                f"{type(self.module).__name__}.training_step. Compute the loss with torch.nn.functional or one of "
-                "torch's loss modules, or let a scoring pass compute it: scoring=ScoringPass(), or rescore_every=2."
+            memory.doubts.refuse(
+                CaptureError(
+                    f"The ledger takes the losses that training computes, but none could be told apart in "
+                    f"{type(self.module).__name__}.training_step. Compute the loss with torch.nn.functional or one of "
+                    "torch's loss modules, or let a scoring pass compute it: scoring=ScoringPass(), or rescore_every=2."
+                )
             )
         self._heard = heard = observer.scores
         if heard is not None:
             self._heard_batches += 1
             if self._heard_batches <= _MIXING:
-                self._memory.check(heard)
+                memory.doubts.look(heard)
             if self.callback.nonfinite == "raise":
                 self.guard.look(heard.losses, "the losses of a training step")
         return output

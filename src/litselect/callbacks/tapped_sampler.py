@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
+    from litselect.callbacks.doubts import Doubts
     from litselect.selectors import Selection
 
 
@@ -37,7 +38,6 @@ REMEDY: Final = (
 Decide = Callable[[int, int, "list[int]"], "Selection | None"]
 """Called with a batch's place in its epoch, the number of batches and the indices; which of them are to be loaded."""
 
-
 Admitted = Callable[["list[int]"], "list[int]"]
 
 
@@ -51,18 +51,21 @@ class TappedSampler:
         sampler: the loader's batch sampler.
         decide: see `Decide`.
         admitted: the places among ids of those that are candidates at all.
+        doubts: told where there are no ids; if they let that pass, the batch is sent for without a note.
     """
 
-    def __init__(self, sampler: Any, decide: Decide, admitted: Admitted) -> None:
+    def __init__(self, sampler: Any, decide: Decide, admitted: Admitted, doubts: Doubts) -> None:
         self.tapped = sampler
-        self._decide, self._admitted = decide, admitted
+        self._decide, self._admitted, self._doubts = decide, admitted, doubts
 
-    def __iter__(self) -> TappedIterator:
+    def __iter__(self) -> Iterator[Any]:
+        if self._doubts.settled:
+            return iter(self.tapped)
         try:
             length = len(self)
         except TypeError:  # it doesn't tell
             length = 0
-        return TappedIterator(iter(self.tapped), length, self._decide, self._admitted)
+        return TappedIterator(iter(self.tapped), length, self._decide, self._admitted, self._doubts)
 
     def __len__(self) -> int:
         return len(self.tapped)
@@ -82,32 +85,39 @@ class TappedIterator:
         batches: lists of indices.
         length: how many.
         decide: see `Decide`.
+        admitted: see `TappedSampler`.
+        doubts: see `TappedSampler`.
 
     Attributes:
         first: the place of the first batch that is delivered.
         deliveries: notes by place; whoever uses one removes it.
     """
 
-    def __init__(self, batches: Iterator[Any], length: int, decide: Decide, admitted: Admitted) -> None:
+    def __init__(self, batches: Iterator[Any], length: int, decide: Decide, admitted: Admitted, doubts: Doubts) -> None:
         self.first = 0
         self.deliveries: dict[int, Delivery] = {}
         self._batches: Any = batches
         self._length = length
-        self._decide, self._admitted = decide, admitted
+        self._decide, self._admitted, self._doubts = decide, admitted, doubts
         self._place = 0
 
     def __iter__(self) -> TappedIterator:
         return self
 
-    def __next__(self) -> list[Any]:
-        indices = list(next(self._batches))
+    def __next__(self) -> Any:
+        sent = next(self._batches)
         try:
+            indices: list[Any] = list(sent)
             ids = [operator.index(index) for index in indices]
         except TypeError:
-            raise ValueError(
-                f"The ids of examples are the integers that a batch sampler sends for, but it sent {indices[:1]}. "
-                f"{REMEDY}"
-            ) from None
+            self._doubts.refuse(
+                ValueError(
+                    "The ids of examples are the integers that a batch sampler sends for, but it sent "
+                    f"{sent!r:.80}. {REMEDY}"
+                )
+            )
+            self._place += 1
+            return sent
         places = self._admitted(ids)
         if len(places) < len(ids):
             indices, ids = [indices[place] for place in places], [ids[place] for place in places]

@@ -1,0 +1,174 @@
+"""Remembered losses where they can be had, a scoring pass where not."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from litselect.callbacks.active_phase import ActivePhase
+from litselect.callbacks.auto_scoring import package_of
+from litselect.callbacks.run_state import gather_ranks
+from litselect.callbacks.score_plan import ScorePlan
+from litselect.scoring.scoring_pass import is_compiled
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+    from litselect.callbacks.example_selection import ExampleSelection
+    from litselect.selectors import LossPercentile
+
+_FLOOR: Final = 0.1
+
+
+def default_floor(keep: float) -> float:
+    """The least inclusion probability beside remembered losses: every example's loss is renewed now and then."""
+    return min(_FLOOR, keep / 2)  # of a smaller keep, half is left to the law
+
+
+def asks_where_from(refill: bool, warmup: Any, settings: dict[str, Any]) -> bool:
+    """Whether settings say where scores come from, or what does not go with remembered losses."""
+    at_once = isinstance(warmup, (int, float)) and warmup < 1  # nothing is remembered yet
+    answers = ("scoring", "rescore_every", "max_age", "ratings")
+    others = ("across_ranks", "reuse_forward", "ledger")
+    return (
+        refill
+        or at_once
+        or any(settings.get(name) is not None for name in answers)
+        or any(settings.get(name) for name in others)
+    )
+
+
+class DefaultScoring:
+    """Decides for each training, on all ranks alike, whether scores are remembered.
+
+    What can stand against that shows in the module, in the loader, or while the first epoch trains all rows. In the
+    first two cases the pass selects from its own warm-up on; in the third, from the second epoch on. Then, and when an
+    epoch brings a loader of no use, the ranks agree before its first batch is sent for, so nothing was chosen yet.
+    A training that goes on, from a checkpoint or with the same Trainer, goes on as it did.
+
+    Args:
+        callback: set to select by remembered losses.
+        law: its selector.
+        floor: the user's, or None: `default_floor` beside remembered losses, 0 beside a pass.
+        warmup: the user's.
+    """
+
+    def __init__(self, callback: ExampleSelection, law: LossPercentile, floor: float | None, warmup: Any) -> None:
+        self._callback, self._law = callback, law
+        phase = callback.phase
+        passing = ActivePhase(warmup or 0, phase.warmup_steps, phase.start, phase.end)
+        self._remembered = callback.plan, phase, law.floor
+        self._passing = ScorePlan(), passing, floor or 0.0
+        self._goes_on = False
+
+    def begin(self, trainer: Trainer, module: LightningModule) -> None:
+        """A fit begins."""
+        callback = self._callback
+        self._trainer = trainer
+        self._goes_on = trainer.fit_loop.epoch_progress.current.ready > 0
+        callback.plan, callback.phase, self._law.floor = self._remembered
+        if self._goes_on and callback.memory is None:
+            self.give_up("training goes on, and nothing is remembered of what was trained before")
+        elif reason := self._about(module):
+            self.give_up(reason)
+
+    def listen(self) -> None:
+        """The ledger is there."""
+        if self._callback.memory is not None:
+            self._callback.memory.doubts.objects = self._object
+
+    def resume(self, state: Any) -> None:
+        """A checkpoint says how the training went."""
+        self._goes_on = True
+        nothing = isinstance(state, dict) and cast("dict[str, Any]", state).get("memory") is None
+        if nothing and self._callback.memory is not None:
+            self.give_up("the checkpoint remembers no losses")
+
+    def start(self) -> None:
+        """Training starts. A collective."""
+        memory = self._callback.memory
+        if memory is not None and self._trainer.global_step > 0 and bool((memory.ledger.step < 0).all()):
+            memory.doubts.settle(ValueError("training goes on, and nothing is remembered of what was trained before"))
+        self._agree("" if memory is None or not memory.doubts.settled else memory.doubts.reason)
+
+    def agree(self) -> None:
+        """Give up on all ranks what can't be had on one. A collective, before any row of the epoch is chosen."""
+        memory = self._callback.memory
+        self._agree("" if memory is None else memory.doubts.reason)
+
+    def _agree(self, doubt: str) -> None:
+        reasons: list[str] = []
+        if self._callback.memory is not None:
+            reasons = [own["doubt"] for own in gather_ranks({"doubt": doubt})]
+        if any(reasons):
+            self.give_up(max(reasons))
+
+    def give_up(self, reason: str) -> None:
+        """Score every batch from now on, and say why."""
+        callback = self._callback
+        callback.plan, callback.phase, self._law.floor = self._passing
+        if callback.memory is not None:
+            callback.memory.doubts.settled = True
+            callback.memory.detach()
+            callback.memory = None
+        if self._trainer.is_global_zero:
+            logging.getLogger(package_of(self._trainer)).info(
+                "%s scores each batch by a forward pass, as scoring=ScoringPass() says, since losses can't be "
+                "remembered here: %s",
+                type(callback).__name__,
+                reason,
+            )
+
+    # ------------------------------------------------------------------ what stands against it
+
+    def _about(self, module: LightningModule) -> str:
+        name = type(module).__name__
+        if self._callback.loss_fn is not None:
+            return "loss_fn computes the losses of examples, not training_step"
+        if callable(getattr(module, "example_losses", None)):
+            return f"{name}.example_losses computes the losses of examples, not training_step"
+        return f"{name} is compiled, and compiled code computes its losses unseen" if is_compiled(module) else ""
+
+    def _object(self, loader: Any) -> None:
+        """Refuse a loader by which the examples come too seldom, or under names that ranks don't share.
+
+        Raises:
+            ValueError: with the reason.
+        """
+        begins = not self._goes_on and self._trainer.current_epoch == 0
+        if reason := (begins and self._about_length(loader)) or self._about_ids(loader):
+            raise ValueError(reason)
+
+    def _about_length(self, loader: Any) -> str:
+        trainer, end = self._trainer, self._callback.phase.end
+        try:
+            batches = float(len(loader))
+        except (TypeError, NotImplementedError):
+            batches = math.inf
+        limit = trainer.limit_train_batches
+        if limit != 1.0 if isinstance(limit, float) else limit < batches:
+            return f"limit_train_batches={limit} leaves out examples in every epoch"
+        epochs = math.inf if trainer.max_epochs is None or trainer.max_epochs < 0 else float(trainer.max_epochs)
+        if trainer.max_steps > 0:
+            epochs = min(epochs, trainer.max_steps * trainer.accumulate_grad_batches / batches)
+        if min(epochs, end * epochs if isinstance(end, float) else end) <= 1:
+            return "selection ends with the first epoch, by which they would be known"
+        return ""
+
+    def _about_ids(self, loader: Any) -> str:
+        if self._callback.ids is not None:
+            return ""
+        if not hasattr(getattr(loader, "dataset", None), "__len__"):
+            return "the data set does not tell its length. Pass ids=..., which finds the examples' ids in a batch"
+        sampler = getattr(loader, "batch_sampler", None)
+        samplers = [sampler, getattr(sampler, "sampler", None), getattr(loader, "sampler", None)]
+        kwargs = self._trainer.distributed_sampler_kwargs or {}
+        if kwargs.get("num_replicas", self._trainer.world_size) > 1 and not any(
+            hasattr(sampler, "num_replicas") for sampler in samplers
+        ):
+            return (
+                f"{type(sampler).__name__} is not known to deal one data set out to the ranks, so that one id may name "
+                "several examples. Pass ids=..., which finds in a batch ids that all ranks share"
+            )
+        return ""
