@@ -37,7 +37,7 @@ def make_budget(
     """
     rows, epochs, before = rows_of_epoch(config, data.nominal_rows), config.trainer.max_epochs, meter.before
     if config.unit == "candidates":
-        return Budget(candidates=epochs * rows)
+        return Budget(candidates=epochs * (rows - _held_out(meter.selection, rows)))
     rows -= len(data.heldout) if data.source.heldout_trained else 0
     if config.unit == "trained":
         return Budget(trained=epochs * rows)
@@ -74,6 +74,13 @@ def calibrated(config: DictConfig, data: ImageData, selections: list[Any], file:
     if calibrate(calibration, config, data, scorings):
         calibration.write(file)
     return calibration
+
+
+def _held_out(selection: Any, rows: int) -> int:
+    """Training rows that a rater takes out for itself, which no one sees as candidates."""
+    live = getattr(selection, "live", None)
+    fraction = None if live is None else live.heldout.fraction
+    return 0 if fraction is None else round(fraction * rows)
 
 
 def rows_of_epoch(config: DictConfig, rows: int) -> int:

@@ -22,6 +22,7 @@ from experiments.cli import command, require_complete
 from experiments.data import ImageData, Images, Source
 from experiments.files import write_text
 from experiments.irreducible import make_table, table_of
+from experiments.proxy import ProxyScored
 from experiments.rating import Online, Rated
 from experiments.report.document import Table
 from experiments.report.markdown import to_table
@@ -68,7 +69,7 @@ def _ready(config: DictConfig, parts: tuple[Images, Images], folder: Path) -> An
     selection = build(config, "selection")
     if isinstance(selection, Rated):
         selection = replace(selection, source="truth")
-    if isinstance(selection, Rated | Online):
+    if isinstance(selection, Rated | Online | ProxyScored):
         data = ImageData(build(config, "data"), config.seed, parts)
         return selection.ready(config, data, parts, folder)[0]
     table = table_of(selection)

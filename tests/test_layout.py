@@ -79,12 +79,20 @@ def test_the_trap_is_real(tmp_path: Path) -> None:
 
 MAY_IMPORT = {
     "litselect": set(),
+    "litselect.schedules": {"litselect.schedules"},
     "litselect.selectors": {"litselect.selectors"},
     "litselect.scoring": {"litselect.scoring", "litselect.selectors"},
-    "litselect.callbacks": {"litselect.callbacks", "litselect.scoring", "litselect.selectors"},
-    "experiments": {"experiments", "litselect", "litselect.callbacks", "litselect.scoring", "litselect.selectors"},
+    "litselect.callbacks": {"litselect.callbacks", "litselect.schedules", "litselect.scoring", "litselect.selectors"},
+    "experiments": {
+        "experiments",
+        "litselect",
+        "litselect.callbacks",
+        "litselect.schedules",
+        "litselect.scoring",
+        "litselect.selectors",
+    },
 }
-LIGHT = ("litselect", "litselect.selectors", "litselect.scoring")
+LIGHT = ("litselect", "litselect.schedules", "litselect.selectors", "litselect.scoring")
 TRAINERS = {"lightning", "pytorch_lightning", "lightning_fabric"}
 
 
@@ -154,4 +162,4 @@ def test_files_stay_small() -> None:
 
 def test_the_package_is_typed_and_shows_its_parts() -> None:
     visible = {path.name for path in PACKAGE.iterdir() if not path.name.startswith(("_", "."))}
-    assert visible == {"callbacks", "scoring", "selectors", "py.typed"}
+    assert visible == {"callbacks", "schedules", "scoring", "selectors", "py.typed"}

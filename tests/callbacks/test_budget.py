@@ -120,7 +120,7 @@ def test_rows_that_are_not_loaded_are_not_charged(solo: Kit) -> None:
 
 def test_a_rater_beside_the_training_is_charged() -> None:
     prices = Prices.of({"train": [[8, 4.0]], "score": [[8, 1.0]]})
-    assert prices.of_work(Work(train=8, rater_trained=16, rater_scored=24)) == {"train": 4, "score": 0, "rate": 11}
+    assert prices.of_work(Work(train=8, rater_trained=16, rater_scored=24)) == {"train": 4, "rate": 11}
 
 
 def test_a_proxy_that_learns_is_charged(solo: Kit) -> None:

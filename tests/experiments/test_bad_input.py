@@ -33,7 +33,7 @@ BAD_COMPARISONS = [
     (("seeds=1.5",), "received 1.5"),
     (("seeds=[0,-1]",), "received [0, -1]"),
     (("budget=0",), "budget must be an integer of at least 1"),
-    (("units=[seconds]",), "units must be one or more of candidates, trained, flops, received seconds"),
+    (("units=[seconds]",), "units must be one or more of candidates, trained, flops, reference, received seconds"),
     (("reuse=never",), "reuse must be code or config, received never"),
     (("selection=uniform",), "use selections=[...]"),
     (("keep=2",), "(0, 1]"),

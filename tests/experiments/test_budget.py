@@ -17,6 +17,7 @@ from experiments.lightning_manners import quiet
 from experiments.models import Mlp
 from litselect.callbacks import Budget, BudgetSchedule
 from litselect.schedules import Linear
+from litselect.scoring import ScoringPass
 from tests.experiments.sources import digits
 
 PARTS = digits().read()
@@ -203,5 +204,22 @@ def test_a_rater_beside_the_training_is_charged() -> None:
 
 
 def test_unknown_unit() -> None:
-    with pytest.raises(UsageError, match="one of candidates, trained, flops, received hours"):
-        Budget("hours", 1, Meter(None))
+    with pytest.raises(UsageError, match="one of candidates, trained, flops, reference, received hours"):
+        train("hours", None)
+
+
+@pytest.mark.parametrize("selection", [None, half, lambda: preset(scoring=ScoringPass())])
+def test_equal_reference_time_charges_what_was_calibrated(selection: Any) -> None:
+    meter, budget, rates, _ = train("reference", selection() if selection else None)
+    assert budget.spent == pytest.approx(2 * EPOCH, abs=0.04)
+    assert sum(budget.breakdown.values()) == pytest.approx(budget.spent)
+    assert ("score" in budget.breakdown) == (meter.tally.scored > 0)
+    assert rates.values[-1] <= 0.05
+
+
+def test_free_scores_leave_more_to_train() -> None:
+    charged, _, _, _ = train("reference", preset(scoring=ScoringPass()))
+    free, budget, _, _ = train("reference", preset(scoring=ScoringPass()), free=True)
+    assert free.tally.scored > charged.tally.scored
+    assert free.tally.trained > 1.2 * charged.tally.trained
+    assert budget.breakdown.keys() == {"before", "load", "train"}

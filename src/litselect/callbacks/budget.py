@@ -21,6 +21,8 @@ from litselect.callbacks.work_count import WorkCount
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
+_NEARLY = 0.99  # spent as good as whole: a last batch that is smaller is no fault
+
 
 class Budget(CallbackBase):
     """Stop training when an amount is spent: of work, scoring and rating included, or of time.
@@ -173,7 +175,7 @@ class Budget(CallbackBase):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn of a budget that was not spent, under which learning rates have not come to their end."""
         stopped = trainer.should_stop or trainer.interrupted or cast("Any", trainer).fast_dev_run
-        if self.progress < 1 and not stopped:
+        if self.progress < _NEARLY and not stopped:
             warnings.warn(
                 f"Training ended with {self.progress:.0%} of the budget of {self.amount:.6g} {self.unit} spent, as the "
                 f"Trainer's own limits came first (max_epochs={self._limit}, max_steps={trainer.max_steps}). Raise "

@@ -63,12 +63,10 @@ class Prices:
         Path(file).write_text(json.dumps(kinds, indent=1) + "\n", encoding="utf-8")
 
     def of_work(self, work: Work) -> dict[str, float]:
-        """The cost of the work of one batch, by kind."""
-        return {kind: price.of(getattr(work, kind)) for kind, price in self.kinds.items()} | (
-            {"rate": self._rows("train", work.rater_trained) + self._rows("score", work.rater_scored)}
-            if work.rater_trained or work.rater_scored
-            else {}
-        )
+        """The cost of the work of one batch, by kind; what cost nothing is left out."""
+        costs = {kind: price.of(getattr(work, kind)) for kind, price in self.kinds.items()}
+        costs["rate"] = self._rows("train", work.rater_trained) + self._rows("score", work.rater_scored)
+        return {kind: cost for kind, cost in costs.items() if cost}
 
     def _rows(self, kind: str, rows: int) -> float:
         """Rows at the price that they have in the largest batch that was priced: look-aheads come in batches."""
