@@ -1,5 +1,6 @@
 """How many times its budget uniform training would need for the same error."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,9 @@ class Multiplier:
         return f"< {self.least:.2f}" if value == 0 else f"{value:.2f}"
 
 
+_bootstrap = functools.cache(Bootstrap)  # whose draws are always the same
+
+
 def multiplier(budgets: Array, uniform: Array, budget: float, errors: Array) -> Multiplier:
     """Reads it off the fitted curve; the interval is a bootstrap over seeds, of the curve and the arm together.
 
@@ -58,7 +62,7 @@ def multiplier(budgets: Array, uniform: Array, budget: float, errors: Array) -> 
     value = float(curve.budget_for(errors.mean(keepdims=True))[0]) / budget
     low = high = np.nan
     if len(errors) > 1:
-        resampled = Bootstrap(len(errors))
+        resampled = _bootstrap(len(errors))
         found = ErrorCurve(budgets, resampled.means(uniform)).budget_for(resampled.means(errors[:, None])[0])
         low, high = resampled.interval(value, found / budget, least, most)
     return Multiplier(value, low, high, least, most, len(errors))

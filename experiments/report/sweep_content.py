@@ -129,6 +129,6 @@ def claims(group: Group, found: dict[tuple[str, int], Multiplier]) -> list[Row]:
 
 
 def _by_budget(sweep: Sweep, arms: list[str], cell: Callable[[str, Group], str]) -> Table:
-    headers = ("arm", *(f"{group.epochs} epochs" for group in sweep.groups))
+    headers = ("arm", *(f"{group.epochs} epoch{'s' * (group.epochs > 1)}" for group in sweep.groups))
     rows = [(arm, *(cell(arm, group) if arm in group.arms else "" for group in sweep.groups)) for arm in arms]
     return Table(headers, rows)

@@ -22,6 +22,7 @@ from experiments.report.style import (
 from experiments.report.sweep import Sweep
 
 BAND = 0.18
+ROOM = 1.3  # for bands, above and below the means
 PARTS = {
     "train": "training",
     "score": "scoring",
@@ -93,7 +94,11 @@ def _parts(group: Group, arm: str) -> dict[str, float]:
 
 
 def _axes(panel: Any, sweep: Sweep) -> None:
-    panel.set(xscale="log", yscale="log")
+    means = [
+        math.exp(Spread.of(list(group.log_errors(arm).values())).mean) for arm in sweep.arms for group in sweep.of(arm)
+    ]
+    # the bands of two seeds can be wider than all there is to see
+    panel.set(xscale="log", yscale="log", ylim=(min(means) / ROOM, max(means) * ROOM))
     label_budgets(panel.xaxis, [group.epochs for group in sweep.groups])
     label_log(panel.yaxis)
     panel.grid(which="both", alpha=0.25)

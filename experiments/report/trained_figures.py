@@ -42,18 +42,22 @@ def _recorded(outcomes: list[Outcome]) -> dict[str, Array]:
     return {key: np.array(value).mean(0) for key, value in values.items()}
 
 
+def _few(arms: dict[str, dict[str, Array]]) -> bool:
+    return max(len(found["seen"]) for found in arms.values()) <= FEW_EPOCHS
+
+
 def _progress(found: dict[str, Array]) -> Array:
     """The share of the run that is over at the end of each epoch, by candidates: arms differ in their epochs."""
     return found["seen"].cumsum() / found["seen"].sum()
 
 
 def _kept(group: Group, arms: dict[str, dict[str, Array]], file: Path) -> Figure:
-    many = crowded(list(arms))
+    many, few = crowded(list(arms)), _few(arms)
     figure, ((panel,),) = canvas(1, 1, (9, 5 if many else 3.6))
     for arm, look in looks(list(group.arms)).items():
         if arm in arms:
             found = arms[arm]
-            marker = look.marker if len(found["seen"]) <= FEW_EPOCHS else None
+            marker = look.marker if few else None
             style = {"color": look.color, "linestyle": look.linestyle, "marker": marker, "markersize": 3}
             panel.plot(_progress(found), found["trained"] / found["seen"], label=arm, **style)
     panel.set(xlabel="share of the run", ylabel="kept fraction", ylim=(0, 1.05), xlim=(0, 1.02))
@@ -64,10 +68,11 @@ def _kept(group: Group, arms: dict[str, dict[str, Array]], file: Path) -> Figure
 
 def _losses(group: Group, arms: dict[str, dict[str, Array]], file: Path) -> Figure:
     figure, panels = small_multiples(len(arms), sharex=True, sharey=True)
+    few = _few(arms)
     for panel, (arm, found) in zip(panels, arms.items(), strict=True):
         for part, colour, label in (("seen", INK, "candidates"), ("trained", COLOURS[1], "trained")):
             low, middle, high = (found[f"{part}_loss_p{end}"].clip(FLOOR) for end in ENDS)
-            marker = "o" if len(middle) <= FEW_EPOCHS else None  # one epoch alone has no line
+            marker = "o" if few else None  # one epoch alone has no line
             panel.plot(_progress(found), middle, color=colour, linewidth=1.6, label=label, marker=marker, markersize=3)
             panel.fill_between(_progress(found), low, high, color=colour, alpha=0.15, linewidth=0)
         panel.set_title(arm, fontsize=9)
@@ -79,7 +84,8 @@ def _losses(group: Group, arms: dict[str, dict[str, Array]], file: Path) -> Figu
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     caption = (
         f"{group.title}: losses of candidates and of trained rows, by epoch: median, and band from the 5th to the 95th "
-        "percentile, means over seeds. Candidates' are known where they were scored, remembered or all trained."
+        "percentile, means over seeds. Candidates' are known where they were scored, remembered or all trained. "
+        f"Losses below {FLOOR:g} are drawn as {FLOOR:g}."
     )
     return save(figure, file, caption)
 

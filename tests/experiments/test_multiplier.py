@@ -35,10 +35,10 @@ def test_the_truth_is_found_between_budgets(times: float) -> None:
     assert abs(found.value / times - 1) <= abs(straight / times - 1) + 1e-3  # chords flatter the arm
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 8])
+@pytest.mark.parametrize("seeds", [3, 5])
 def test_the_interval_covers_the_truth(seeds: int) -> None:
-    covers = [(found := trial(1.5, 10.0, seeds, draw)).low <= 1.5 <= found.high for draw in range(60)]
-    assert np.mean(covers) >= 0.88  # 95% are meant; of 60, fewer than 53 would come once in a hundred times
+    covers = [(found := trial(1.5, 10.0, seeds, draw)).low <= 1.5 <= found.high for draw in range(50)]
+    assert np.mean(covers) >= 0.88  # of 95% that are meant, fewer than 44 in 50 are rare: 1.2% of the times
     few, many = trial(1.5, 10.0, 3, 0), trial(1.5, 10.0, 20, 0)
     assert many.high - many.low < 0.5 * (few.high - few.low)
 

@@ -30,12 +30,12 @@ def test_holm() -> None:
 def test_holm_keeps_false_claims_rare_where_single_tests_do_not() -> None:
     random = np.random.default_rng(0)
     single = corrected = 0
-    for _ in range(300):
+    for _ in range(100):
         tests = {str(arm): Spread.of(random.normal(size=5).tolist()).p_value for arm in range(8)}
         single += min(tests.values()) < 0.05
         corrected += min(holm(tests).values()) < 0.05
-    assert single > 70
-    assert corrected < 30
+    assert single > 20
+    assert corrected < 13
 
 
 def test_non_inferiority_against_scipy() -> None:
