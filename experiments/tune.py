@@ -78,9 +78,11 @@ def _space(config: DictConfig, optuna: bool, plain: bool) -> list[str]:
     others = [] if plain else list(config.space)
     if optuna:
         return [f"{RATE}=tag(log, interval({low}, {high}))", *others]
-    if plain and config.space:
-        parsed = OverridesParser.create().parse_overrides(list(config.space))
-        settings = math.prod(len(list(sweep.sweep_string_iterator())) for sweep in parsed)
+    parsed = OverridesParser.create().parse_overrides(list(config.space))
+    if any(sweep.is_interval_sweep() for sweep in parsed):
+        raise UsageError(f"a grid needs lists of values, received space={list(config.space)}; try keep=0.25,0.5")
+    if plain and parsed:
+        settings = math.prod(len(list(sweep.sweep_string_iterator())) for sweep in parsed if sweep.is_discrete_sweep())
         rates = np.geomspace(low, high, len(rates) * settings).tolist()
     return [f"{RATE}={','.join(f'{rate:.4g}' for rate in rates)}", *others]
 

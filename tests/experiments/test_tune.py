@@ -152,6 +152,7 @@ def test_other_files_are_refused(
         ("tune", ("learning_rates=[0.1]",), "learning_rates must be two or more different numbers above 0"),
         ("tune", ("learning_rates=[0,0.1]",), "received [0.0, 0.1]"),
         ("tune", ("trials=3",), "received trials=3"),
+        ("tune", ('space=["keep=interval(0.2,0.6)"]',), "a grid needs lists of values"),
         ("tune", ("optimizer.lr=0.1",), "tune sets optimizer.lr for each of its trials"),
         ("tune", ("selections=[sb]",), "received sb"),
         ("tune", ("data.val_fraction=0",), "evaluate_on=val needs a validation split"),
