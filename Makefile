@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 UV     := $(shell command -v uv 2>/dev/null)
 
-.PHONY: train speed test test-slow test-floor test-clients lint format clean
+.PHONY: train speed benchmark-small test test-slow test-floor test-clients lint format clean
 
 train: $(VENV)/.experiments
 	$(BIN)/python -m experiments.compare data=digits selections=[uniform,random_subset,selective_backprop] seeds=3
@@ -12,6 +12,19 @@ train: $(VENV)/.experiments
 # What a selected step costs on this machine (docs/speed.md): about 20 minutes on a CPU.
 speed: $(VENV)/.experiments
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.speed
+
+# What selection buys at equal cost (docs/benchmark/index.md): about three hours on two cores, kept at any point when
+# interrupted. DATA holds train/<class>/* and val/<class>/*, such as CIFAR-10 as image files.
+DATA ?= data/cifar10
+BENCHMARK := data.root=$(DATA) hydra/launcher=joblib hydra.launcher.n_jobs=2
+benchmark-small: $(VENV)/.sweeps
+	for scenario in clean noise; do \
+	  $(BIN)/python -m experiments.tune experiment=benchmark_small_$$scenario trainer.max_epochs=5 \
+	    learning_rates=[0.1,0.2,0.4] hydra.run.dir=runs/benchmark-small/$$scenario/tuning $(BENCHMARK) && \
+	  $(BIN)/python -m experiments.compare experiment=benchmark_small_$$scenario reuse=config \
+	    tuned=runs/benchmark-small/$$scenario/tuning/tuned.json hydra.run.dir=runs/benchmark-small/$$scenario $(BENCHMARK) \
+	    || exit 1; \
+	done
 
 test: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"
@@ -60,6 +73,10 @@ endif
 
 $(VENV)/.experiments: $(VENV)/.made pyproject.toml
 	$(INSTALL) -e '.[experiments]'
+	touch $@
+
+$(VENV)/.sweeps: $(VENV)/.experiments pyproject.toml
+	$(INSTALL) -e '.[experiments,sweeps]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.experiments pyproject.toml

@@ -64,7 +64,7 @@ class Cell:
 
 def folder_name(arm: str) -> str:
     """An arm as a part of the name of a folder."""
-    return re.sub(r"[^\w.=-]+", "_", arm)
+    return re.sub(r"[^\w.-]+", "_", arm)
 
 
 @functools.lru_cache

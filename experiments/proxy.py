@@ -32,9 +32,13 @@ class ProxyClassifier(nn.Module):
         super().__init__()
         self.net = net
 
+    def forward(self, images: Tensor) -> Tensor:
+        """`[N, C, H, W]` float to logits `[N, classes]`."""
+        return self.net(images)
+
     def training_step(self, batch: Batch) -> Tensor:
         """The mean loss of the batch."""
-        return F.cross_entropy(self.net(batch["image"]), batch["label"])
+        return F.cross_entropy(self(batch["image"]), batch["label"])
 
 
 @dataclass(frozen=True, kw_only=True)

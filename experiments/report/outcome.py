@@ -47,6 +47,8 @@ class Outcome:
             return list(csv.DictReader(rows))
 
     def curve(self) -> list[dict[str, float]]:
-        """The learning curve: a dict of the columns of `curve.csv` per evaluation."""
+        """The learning curve: a dict of the columns of `curve.csv` per evaluation; empty without any."""
+        if not (self.folder / self.summary["learning_curve"]).exists():
+            return []
         with (self.folder / self.summary["learning_curve"]).open(newline="") as file:
             return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]

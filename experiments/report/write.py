@@ -76,9 +76,10 @@ def _document(outcomes: list[Outcome], planned: int, folder: Path, command: str)
 
 
 def _group_section(group: Group, folder: Path) -> Section:
-    figure = learning_curves(group, folder / f"curves-{group.epochs}-{group.unit}.png")
+    drawn = any(outcome.curve() for outcomes in group.arms.values() for outcome in outcomes)
+    figures = [learning_curves(group, folder / f"curves-{group.epochs}-{group.unit}.png")] if drawn else []
     whole = table(group)
-    return Section(group.title, remarks(group), whole, statements(group), [figure], brief(whole))
+    return Section(group.title, remarks(group), whole, statements(group), figures, brief(whole))
 
 
 def _sweep_sections(sweep: Sweep, multipliers: dict[tuple[str, int], Multiplier], folder: Path) -> list[Section]:
