@@ -119,5 +119,5 @@ def _csv(outcomes: list[Outcome], folder: Path) -> str:
 
 def _csv_row(outcome: Outcome, folder: Path) -> dict[str, Any]:
     plain = {key: value for key, value in outcome.summary.items() if not isinstance(value, dict | list)}
-    place = {"budget_unit": outcome.unit, "budget_epochs": outcome.epochs}
+    place = {"arm": outcome.arm, "budget_unit": outcome.unit, "budget_epochs": outcome.epochs}
     return {**place, **plain, "folder": outcome.folder.relative_to(folder).as_posix()}

@@ -1,5 +1,7 @@
 """Wrong labels, duplicates and splits, counted."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -166,3 +168,45 @@ def test_more_copies_than_examples() -> None:
 def test_one_class_has_no_wrong_label() -> None:
     with pytest.raises(UsageError, match="at least 2 classes"):
         ImageData(given(label_noise=0.5), seed=0, parts=(numbered(10, classes=1), numbered(10)))
+
+
+def corrupted(**changes: Any) -> ImageData:
+    return ImageData(digits(**changes), seed=0, parts=(CLEAN, TEST))
+
+
+def test_a_smaller_training_set_has_its_classes_alike() -> None:
+    data = corrupted(train_examples=503)
+    assert len(data.train) == 503
+    counts = torch.bincount(data.train.labels, minlength=10)
+    assert counts.max() - counts.min() <= 1
+    assert torch.equal(data.train.pixels, corrupted(train_examples=503).train.pixels)
+    assert not torch.equal(data.train.pixels, corrupted(train_examples=503, corruption_seed=1).train.pixels)
+
+
+def test_imbalance_is_exponential_and_leaves_the_test_set_alone() -> None:
+    whole, thinned = corrupted(train_examples=1000), corrupted(train_examples=1000, imbalance=0.1)
+    counts = torch.bincount(thinned.train.labels, minlength=10)
+    assert counts.tolist() == [round(100 * 0.1 ** (label / 9)) for label in range(10)]
+    assert len(thinned.test) == len(whole.test)
+
+
+def test_what_an_oracle_trains_is_the_clean_part_of_what_others_train() -> None:
+    noisy, clean = corrupted(label_noise=0.4), corrupted(label_noise=0.4, only_clean=True)
+    kept = ~noisy.corrupted
+    assert torch.equal(clean.train.pixels, noisy.train.pixels[kept])
+    assert torch.equal(clean.train.labels, noisy.true_labels[kept])
+    assert not clean.corrupted.any()
+    assert clean.nominal_rows == len(noisy.train)  # budgets count what was left out
+
+
+def test_more_examples_than_there_are() -> None:
+    with pytest.raises(UsageError, match="must not exceed"):
+        corrupted(train_examples=10**6)
+
+
+@pytest.mark.parametrize(
+    "change", [{"imbalance": 0.0}, {"imbalance": 1.5}, {"train_examples": 0}, {"candidates": 0}], ids=str
+)
+def test_refused_sizes(change: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"data\.\w+ must be"):
+        corrupted(**change)
