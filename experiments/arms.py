@@ -28,23 +28,23 @@ def plan(config: DictConfig) -> list[Cell]:
     budgets, seeds = _numbers("budget", config.budget, least=1), _seeds(config.seeds)
     further = set(_numbers("uniform_budget", config.uniform_budget, least=1)) if config.uniform_budget else set[int]()
     return [
-        Cell(arm, unit, epochs, seed)
+        Cell(arm, unit, epochs, seed, label)
         for seed in seeds
         for epochs in sorted({*budgets, *further})
         for unit in units
-        for arm in arms
+        for arm, label in arms.items()
         if epochs in budgets or arm == BASELINE
     ]
 
 
-def chosen_arms(config: DictConfig) -> list[str]:
-    """The arms that `selections` names.
+def chosen_arms(config: DictConfig) -> dict[str, str]:
+    """The arms that `selections` names, and what reports call them.
 
     Raises:
         UsageError: one that does not exist.
     """
     options = every_arm()
-    return options if config.selections == ALL else _arms(config.selections, options)
+    return {arm: arm for arm in options} if config.selections == ALL else _arms(config.selections, options)
 
 
 def every_arm() -> list[str]:
@@ -64,10 +64,21 @@ def option_of(arm: str) -> str:
     return arm.split()[0]
 
 
-def _arms(received: object, options: list[str]) -> list[str]:
-    """Arms as the user gives them: an option, or an option and overrides, such as `"top_loss keep=0.35 free=true"`."""
-    arms = [str(arm) for arm in (received if isinstance(received, ListConfig) else [received]) if str(arm).split()]
+def _arms(received: object, options: list[str]) -> dict[str, str]:
+    """Arms as the user gives them, and their names.
+
+    An option; or an option and overrides, such as `"top_loss keep=0.35 free=true"`; or either of them with a name of
+    its own, `{ceiling: "top_loss keep=0.35 free=true"}`.
+    """
+    given = list(received) if isinstance(received, ListConfig) else [received]
+    pairs = [pair for one in given for pair in (one.items() if isinstance(one, DictConfig) else [(one, one)])]
+    arms = {" ".join(str(arm).split()): " ".join(str(label).split()) for label, arm in pairs if str(arm).split()}
     _names("selections", ListConfig([option_of(arm) for arm in arms]), options, f"{ALL}, ")
+    if len(set(arms.values())) < len(arms) or arms.get(BASELINE, BASELINE) != BASELINE:
+        raise UsageError(
+            f"arms need names of their own, and {BASELINE} keeps its name, received {', '.join(arms.values())}; rename "
+            "one: selections=[uniform,{half: 'top_loss keep=0.5'}]"
+        )
     for arm in arms:
         for override in arm.split()[1:]:
             if "=" not in override or override.lstrip("+~").partition("=")[0] in FIXED:
@@ -75,7 +86,7 @@ def _arms(received: object, options: list[str]) -> list[str]:
                     f"an arm is an option of selections and settings of its own such as keep=0.35, which may not be "
                     f"{', '.join(FIXED)}, received {arm}; quote it: selections=[uniform,'top_loss keep=0.35']"
                 )
-    return list(dict.fromkeys(" ".join(arm.split()) for arm in arms))
+    return arms
 
 
 def _names(key: str, received: object, known: list[str], also: str = "") -> list[str]:

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,19 @@ class Cell:
         unit: what the budget counts, see `experiments.budgets`.
         epochs: the budget, as epochs of training on everything.
         seed: of the run.
+        label: what reports call the arm, which changes nothing else.
     """
 
     arm: str
     unit: str
     epochs: int
     seed: int
+    label: str = field(default="", compare=False)
+
+    @property
+    def name(self) -> str:
+        """The label, or the arm where it has none."""
+        return self.label or self.arm
 
     def overrides(self) -> list[str]:
         """The command line of this cell, apart from what all cells have in common."""

@@ -45,7 +45,7 @@ class Runner:
     def outcomes(self) -> list[Outcome]:
         """What is done, in the order of the plan."""
         return [
-            Outcome(cell.arm, cell.unit, cell.epochs, cell.seed, request.out, self._done[request.out])
+            Outcome(cell.name, cell.unit, cell.epochs, cell.seed, request.out, self._done[request.out])
             for cell, request in self.requests.items()
             if request.out in self._done
         ]
@@ -90,7 +90,7 @@ class Runner:
 
     def _name(self, out: Path) -> str:
         cell, _ = self._runs[out]
-        return f"seed {cell.seed}: {cell.arm}, {cell.epochs} epochs of {cell.unit}"
+        return f"seed {cell.seed}: {cell.name}, {cell.epochs} epochs of {cell.unit}"
 
     def _run_one(self, out: Path, bars: Progress) -> dict[str, Any]:
         """One run, with a bar of its own while it lasts."""

@@ -87,7 +87,17 @@ PUBLIC = {
         "StatisticsRater",
         "TableRater",
     },
-    "litselect.callbacks": {"Counters", "DataRater", "ExampleSelection", "SelectiveBackprop"},
+    "litselect.callbacks": {
+        "Budget",
+        "BudgetSchedule",
+        "Counters",
+        "DataRater",
+        "ExampleSelection",
+        "Price",
+        "Prices",
+        "SelectiveBackprop",
+    },
+    "litselect.schedules": {"Constant", "Cosine", "Linear", "OneCycle", "Schedule", "Steps"},
 }
 
 

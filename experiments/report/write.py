@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from experiments.report.sweep import Sweep, sweeps
 from experiments.report.sweep_figures import costs, pareto
 from experiments.report.terminal import show
 from experiments.report.trained_figures import trained_figures
+
+OF_CELL = ("seed", "trainer.max_epochs", "unit", "experiment")  # words of a command that do not tell arms apart
 
 
 def write_report(outcomes: list[Outcome], planned: int, folder: Path, command: str, console: Console) -> None:
@@ -71,8 +74,20 @@ def _document(outcomes: list[Outcome], planned: int, folder: Path, command: str)
         "schedule",
     )
     facts |= {key.replace("_", " "): str(first[key]) for key in settings}
+    sections.append(Section("Arms", table=arms_table(outcomes)))
     sections.append(Section("Circumstances", table=Table(("fact", "value"), list(facts.items()))))
     return Document(f"Example selection on {first['data']} with {first['model']}", command, sections)
+
+
+def arms_table(outcomes: list[Outcome]) -> Table:
+    """What tells the arms apart: the words of their commands that they do not all have in common."""
+    words = {outcome.arm: shlex.split(outcome.summary.get("command", ""))[3:] for outcome in outcomes}
+    common = set.intersection(*map(set, words.values()))
+    own = {
+        arm: [word for word in said if word not in common and word.partition("=")[0] not in OF_CELL]
+        for arm, said in words.items()
+    }
+    return Table(("arm", "settings"), [(arm, " ".join(said)) for arm, said in own.items()])
 
 
 def _group_section(group: Group, folder: Path) -> Section:

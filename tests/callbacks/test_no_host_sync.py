@@ -146,7 +146,7 @@ def test_waits_of_the_users_own_are_not_ours(solo: Any, name: str) -> None:
 def remembering(ids: Tensor, *, early: bool = False) -> ExampleMemory:
     """A memory at the beginning of an epoch, with labels that a data set or a checkpoint left on the CPU."""
     memory = ExampleMemory(ScorePlan(True, 1, 0, False), None, (lambda *_: None) if early else None)
-    memory._meet(loader(32))
+    memory._meet(loader(32), False)
     memory.labels = torch.arange(32, dtype=torch.int32) % 3
     memory._tap.delivery = lambda trainer, batch_idx: Delivery(ids.tolist(), None)
     memory.begin_epoch(0, 0, True, 0.5, DEVICE)

@@ -217,6 +217,7 @@ def test_one_budget_stays_short_and_older_runs_can_be_shown(tmp_path: Path) -> N
     assert re.findall("<h2>(.*?)</h2>", page) == [
         "How to read this",
         "Equal FLOPs: 3 epochs&#x27; worth",
+        "Arms",
         "Circumstances",
     ]
     assert "ECE" not in page

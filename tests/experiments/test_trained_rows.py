@@ -9,7 +9,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 
-from experiments.callbacks import Budget, Meter, TrainedRows
+from experiments.callbacks import Meter, TrainedRows
 from experiments.callbacks.trained_rows import QUANTILES
 from experiments.classifier import Classifier
 from experiments.data import ImageData
@@ -57,7 +57,7 @@ def train(selection: Callback | None, folder: Path | None, *more: Callback, drop
         limit_train_batches=BATCHES,
         limit_val_batches=1,
         accelerator="cpu",
-        callbacks=[*filter(None, [selection]), meter, Budget("candidates", 2, meter), *recorder, *more],
+        callbacks=[*filter(None, [selection]), meter, *recorder, *more],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

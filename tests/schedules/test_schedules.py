@@ -53,8 +53,7 @@ def test_one_cycle_is_that_of_torch() -> None:
         optimizer.step()
         if len(rates) < 11:
             theirs.step()
-    peak = rates.index(max(rates)) / 10
-    ours = OneCycle(peak)
+    ours = OneCycle(peak=(0.3 * 11 - 1) / 10)  # in torch the peak is a step, from 0 to 10
     assert [ours(step / 10) for step in range(11)] == pytest.approx(rates, abs=1e-9)
 
 
