@@ -21,7 +21,7 @@ benchmark-small: $(VENV)/.sweeps
 	for scenario in clean noise; do \
 	  $(BIN)/python -m experiments.tune experiment=benchmark_small_$$scenario trainer.max_epochs=5 \
 	    learning_rates=[0.1,0.2,0.4] hydra.run.dir=runs/benchmark-small/$$scenario/tuning $(BENCHMARK) && \
-	  $(BIN)/python -m experiments.compare experiment=benchmark_small_$$scenario reuse=config \
+	  $(BIN)/python -m experiments.compare experiment=benchmark_small_$$scenario \
 	    tuned=runs/benchmark-small/$$scenario/tuning/tuned.json hydra.run.dir=runs/benchmark-small/$$scenario $(BENCHMARK) \
 	    || exit 1; \
 	done

@@ -10,7 +10,9 @@ from experiments.errors import UsageError
 ALL = "all"
 BASELINE = "uniform"
 CONTROL = "random_subset"  # trains as many rows as a selecting arm, chosen by chance
-FIXED = ("selection", "seed", "unit", "out", "trainer.max_epochs")  # the same for all arms, or set by the cell
+FIXED = ("selection", "seed", "unit", "out", "trainer.max_epochs")  # set by the cell
+SIZES = ("data.batch_size", "data.train_examples", "data.drop_last", "data.val_fraction", "trainer.limit_train_batches")
+"""What an epoch of plain training is, which budgets are multiples of: the same for all arms."""
 TRAIN_EVERYTHING = (BASELINE, "keep_all")  # for these, a candidate seen is an example trained
 
 
@@ -81,10 +83,10 @@ def _arms(received: object, options: list[str]) -> dict[str, str]:
         )
     for arm in arms:
         for override in arm.split()[1:]:
-            if "=" not in override or override.lstrip("+~").partition("=")[0] in FIXED:
+            if "=" not in override or override.lstrip("+~").partition("=")[0] in (*FIXED, *SIZES):
                 raise UsageError(
                     f"an arm is an option of selections and settings of its own such as keep=0.35, which may not be "
-                    f"{', '.join(FIXED)}, received {arm}; quote it: selections=[uniform,'top_loss keep=0.35']"
+                    f"{', '.join((*FIXED, *SIZES))}, received {arm}; set others: selections=['top_loss keep=.35']"
                 )
     return arms
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from pytorch_lightning.utilities.seed import isolate_rng
 
 from experiments.calibration import Calibration, calibrate
 from experiments.callbacks.meter import Meter
@@ -22,7 +23,7 @@ over the data; operations; counted work at calibrated seconds."""
 def make_budget(
     config: DictConfig, data: ImageData, meter: Meter, operations: Flops, calibration: Calibration | None
 ) -> Budget:
-    """The budget of a run: that of `trainer.max_epochs` epochs of training on everything.
+    """The budget of a run: that of `trainer.max_epochs` epochs of plain training on everything.
 
     Args:
         config: of the run.
@@ -42,7 +43,9 @@ def make_budget(
     if config.unit == "trained":
         return Budget(trained=epochs * rows)
     if config.unit == "flops":
-        prices: Any = {"train": [[1, operations.training]], "score": [[1, operations.forward]]}
+        prices: Any = {"train": [[1, operations.training]]}
+        if not config.free:
+            prices |= {"score": [[1, operations.score]], "proxy": [[1, operations.proxy]]}
         amount, spent = operations.training * epochs * rows, before.flops
         key = "flops"
     elif config.unit == "reference" and calibration is not None:
@@ -61,8 +64,8 @@ def make_budget(
 
 
 def longest(config: DictConfig) -> int:
-    """The Trainer's own limit of epochs, beside a budget: none, unless the budget is of candidates."""
-    return config.trainer.max_epochs if config.unit == "candidates" else -1
+    """The Trainer's own limit of epochs, beside a budget: none, unless that is of whole epochs of candidates."""
+    return config.trainer.max_epochs if config.unit == "candidates" and not config.data.only_clean else -1
 
 
 def calibrated(config: DictConfig, data: ImageData, selections: list[Any], file: Path) -> Calibration | None:
@@ -71,7 +74,9 @@ def calibrated(config: DictConfig, data: ImageData, selections: list[Any], file:
         return None
     calibration = Calibration.read(file)
     scorings = [ScoringPass(), *(selection.scoring for selection in selections if hasattr(selection, "scoring"))]
-    if calibrate(calibration, config, data, scorings):
+    with isolate_rng():
+        added = calibrate(calibration, config, data, scorings)
+    if added:
         calibration.write(file)
     return calibration
 
@@ -84,8 +89,8 @@ def _held_out(selection: Any, rows: int) -> int:
 
 
 def rows_of_epoch(config: DictConfig, rows: int) -> int:
-    """Rows of an epoch over `rows`, which limits on batches and incomplete ones decide."""
-    size, drop_last = config.data.candidates or config.data.batch_size, config.data.drop_last
+    """Rows of an epoch of plain training over `rows`, which limits on batches and incomplete ones decide."""
+    size, drop_last = config.data.batch_size, config.data.drop_last
     batches = rows // size if drop_last else math.ceil(rows / size)
     limit = config.trainer.get("limit_train_batches", 1.0)
     limited = math.floor(batches * limit) if isinstance(limit, float) else min(batches, limit)

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
+from experiments import launch
 from experiments.arms import plan, to_run
 from experiments.budgets import calibrated
 from experiments.build import build
@@ -61,7 +62,7 @@ def _calibrate(requests: Iterable[Request], console: Console) -> None:
             groups.setdefault(request.calibration, []).append(request)
     for file, group in groups.items():
         console.print(f"Prices of reference time: {file}")
-        parts = build(group[0].config, "data").read()
+        parts = launch.read(build(group[0].config, "data"))
         for config in {request.config.data.candidates: request.config for request in group}.values():
             alike = [request.config for request in group if request.config.data.candidates == config.data.candidates]
             data = ImageData(build(config, "data"), config.seed, parts)

@@ -1,13 +1,14 @@
 """Floating-point operations of a network, counted once per shape."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.callbacks.tally import Tally
+from litselect.scoring import ScoringPass
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,30 @@ class Flops:
     Attributes:
         forward: of a forward pass.
         training: of a forward and a backward pass.
+        scoring: of a scoring pass, where it is not a forward pass of the network.
+        proxy: of training the network that scores in the other's place.
     """
 
     forward: int
     training: int
+    scoring: int | None = None
+    proxy: int = 0
+
+    @property
+    def score(self) -> int:
+        """Of scoring one example."""
+        return self.forward if self.scoring is None else self.scoring
 
     def of(self, tally: Tally) -> int:
         """Operations of scoring and training together; evaluation is not charged."""
-        return tally.scored * self.forward + tally.trained * self.training
+        return tally.scored * self.score + tally.trained * (self.training + self.proxy)
+
+    def with_scores(self, scoring: ScoringPass, channels: int, size: int) -> "Flops":
+        """The same for a scoring pass by another network."""
+        if scoring.proxy is None:
+            return self
+        own = count(scoring.proxy, channels, size)
+        return replace(self, scoring=own.forward, proxy=own.training if scoring.proxy_optimizer is not None else 0)
 
 
 def count(net: nn.Module, channels: int, size: int) -> Flops:

@@ -22,7 +22,7 @@ from experiments.report import write_ledger
 from experiments.request import Request
 from experiments.summary import circumstances, costs, spent
 from experiments.threads import threads
-from litselect.callbacks import BudgetSchedule
+from litselect.callbacks import BudgetSchedule, ExampleSelection
 
 
 def run(
@@ -59,6 +59,8 @@ def run(
     build(config, "optimizer", params=net.parameters())  # refuses bad settings here, before there is a Trainer
     module = Classifier(net, build(config, "optimizer"), config.channels_last)
     selection, before = _selection(request, data, parts, watchers)
+    if isinstance(selection, ExampleSelection):
+        operations = operations.with_scores(selection.scoring, channels, size)
     meter = Meter(selection, before, operations.of)
     calibration = calibrated(config, data, [*filter(None, [selection])], request.calibration)
     budget = make_budget(config, data, meter, operations, calibration)

@@ -11,7 +11,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from experiments import launch
 from experiments.build import build
 from experiments.cell import Cell, clear, code_digest, finished, rater_folder, seal, table_file
-from experiments.data import Images, Source
 from experiments.report import Outcome
 from experiments.run import Request, run
 from experiments.spread import spread
@@ -40,7 +39,6 @@ class Runner:
             for out, (_, request) in self._runs.items()
             if (summary := finished(request, needed)) is not None
         }
-        self._parts: tuple[Images, Images] | None = None
 
     def outcomes(self) -> list[Outcome]:
         """What is done, in the order of the plan."""
@@ -95,14 +93,11 @@ class Runner:
     def _run_one(self, out: Path, bars: Progress) -> dict[str, Any]:
         """One run, with a bar of its own while it lasts."""
         _, request = self._runs[out]
-        if self._parts is None:
-            source: Source = build(request.config, "data")
-            self._parts = source.read()
         clear(request)
         bar = bars.add_task(self._name(out), total=1.0, count="")
         watchers: tuple[Callback, ...] = (Watcher(bars, bar),)
         try:
-            summary = run(self._sharing(request), self._parts, watchers)
+            summary = run(self._sharing(request), launch.read(build(request.config, "data")), watchers)
         finally:
             bars.remove_task(bar)
         seal(request, self.code)

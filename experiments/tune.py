@@ -47,7 +47,7 @@ def main(config: DictConfig) -> None:
         folder = out / "sweeps" / folder_name(arm)
         for file in folder.glob(f"*/{FILE}"):
             file.unlink()  # of an earlier call; what it trained lies elsewhere and is kept
-        launch.sweeper(job, folder, *settings).sweep([f"selection={option}", *own, *common, *space])
+        launch.sweeper(job, folder, *settings).sweep([f"selection={option}", *common, *own, *space])
         files = sorted(folder.glob(f"*/{FILE}"), key=lambda file: int(file.parent.name))
         trials[arm] = [Trial(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
         found = best(trials[arm])

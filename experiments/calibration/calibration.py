@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,13 @@ class Calibration:
             scoring pass it is about.
         settings: what was calibrated: network, batch size, precision and so on.
         machine: hardware and versions.
+        identity: tells one calibration from another, whatever is added to it later.
     """
 
     pieces: dict[str, Points] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def identity(self) -> str:
-        """Tells one calibration from another, whatever pieces were added to it."""
-        return hashlib.sha256(json.dumps(self.pieces.get("train", {})).encode()).hexdigest()[:12]
+    identity: str = ""
 
     @classmethod
     def read(cls, file: Path) -> "Calibration":
@@ -41,12 +38,13 @@ class Calibration:
             return cls()
         found = json.loads(file.read_text(encoding="utf-8"))
         pieces = {name: {int(rows): cost for rows, cost in points.items()} for name, points in found["pieces"].items()}
-        return cls(pieces, found["settings"], found["machine"])
+        return cls(pieces, found["settings"], found["machine"], found["identity"])
 
     def write(self, file: Path) -> None:
         """Writes it, whole or not at all."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"pieces": self.pieces, "settings": self.settings, "machine": self.machine})
+        self.identity = self.identity or hashlib.sha256(json.dumps(self.pieces).encode()).hexdigest()[:12]
+        write_json(file, asdict(self))
 
     def prices(self, selection: Any, free: bool) -> Prices:
         """The prices of a training.
@@ -78,5 +76,9 @@ class Calibration:
 
 def scoring_pieces(scoring: ScoringPass) -> dict[str, str]:
     """The pieces that a scoring pass consists of, by the kind of work whose price they are."""
-    pieces = {"score": f"score {scoring!r}"}
-    return pieces if scoring.proxy_optimizer is None else {**pieces, "proxy": f"proxy {scoring!r}"}
+    about = repr(scoring)
+    if scoring.proxy is not None:  # of which the representation says the class alone
+        shapes = [(name, tuple(parameter.shape)) for name, parameter in scoring.proxy.named_parameters()]
+        about += f" {hashlib.sha256(f'{scoring.proxy} {shapes}'.encode()).hexdigest()[:8]}"
+    pieces = {"score": f"score {about}"}
+    return pieces if scoring.proxy_optimizer is None else {**pieces, "proxy": f"proxy {about}"}

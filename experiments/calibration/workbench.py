@@ -89,11 +89,11 @@ class Workbench:
         return self._training(self._net, self._optimizer, rows)
 
     def proxy(self, scoring: ScoringPass) -> Callable[[int], Call]:
-        """A training step of the network that scores in the module's place, on a copy of it."""
+        """A training step of a copy of the network that scores: in full precision, as it is done."""
         proxy = copy.deepcopy(scoring.proxy)
         assert proxy is not None
         optimizer = torch.optim.SGD(proxy.to(self._device).parameters(), lr=1e-3, momentum=0.9)
-        return lambda rows: self._training(proxy, optimizer, rows)
+        return lambda rows: self._training(proxy, optimizer, rows, plain=True)
 
     def score(self, scoring: ScoringPass) -> Callable[[int], Call]:
         """A scoring pass, losses captured."""
@@ -117,14 +117,15 @@ class Workbench:
         losses = torch.linspace(0, 1, rows, device=self._device)
         return lambda: self._wait(take_rows(batch, selector(losses=losses).indices, rows))
 
-    def _training(self, net: torch.nn.Module, optimizer: torch.optim.Optimizer, rows: int) -> Call:
+    def _training(self, net: torch.nn.Module, optimizer: torch.optim.Optimizer, rows: int, plain: bool = False) -> Call:
         batch = take_rows(self._batch, torch.arange(rows))
+        layout, context = (torch.contiguous_format, contextlib.nullcontext) if plain else (self._layout, self._autocast)
 
         def call() -> object:
             net.train()
             optimizer.zero_grad()
-            with self._autocast():
-                loss = F.cross_entropy(net(batch["image"].contiguous(memory_format=self._layout)), batch["label"])
+            with context():
+                loss = F.cross_entropy(net(batch["image"].contiguous(memory_format=layout)), batch["label"])
             loss.backward()
             optimizer.step()
             return self._wait(loss)

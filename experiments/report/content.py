@@ -109,6 +109,7 @@ def _statement(group: Group, arm: str, other: str, difference: Spread, p_value: 
     costs = [
         f"{group.mean(arm, key) / group.mean(other, key):.2f} times the {name}"
         for key, name in (("flops", "FLOPs"), ("seconds", "seconds"))
+        if group.unit != "reference" or key == "flops"  # under it, runs may share a machine: seconds say little
     ]
     return f"{arm} against {other}: {verdict}; it took {' and '.join(costs)}."
 
@@ -130,7 +131,7 @@ HOW_TO_READ = (
 )
 REFERENCE = (
     "Equal reference time: operations are counted, and each is charged what the calibration beside the results "
-    "measured for it, loading, scoring, selection and what is made before training included."
+    "measured for it, loading, scoring, a draw of rows and what is made before training included."
 )
 UNEQUAL = (
     "Neither of candidates and examples trained holds the cost equal: with equal candidates a selecting arm trains on "

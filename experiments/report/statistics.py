@@ -28,9 +28,14 @@ class Spread:
         return cls(statistics.fmean(values), std, len(values))
 
     @property
+    def tells_nothing(self) -> bool:
+        """Whether all values are the same, but not zero: on a small test set that is chance, and no certainty."""
+        return self.std == 0 and self.mean != 0
+
+    @property
     def margin(self) -> float:
         """Half the width of the confidence interval of the mean (Student's t); infinite for a single value."""
-        if self.count < 2:
+        if self.count < 2 or self.tells_nothing:
             return math.inf
         from scipy.stats import t  # takes a second to import, which only reports should pay
 
@@ -43,9 +48,9 @@ class Spread:
 
     def tails(self, at: float) -> tuple[float, float] | None:
         """How likely a mean this low, and one this high, would be if the true mean were `at`; None for one value."""
-        if self.count < 2:
+        if self.count < 2 or self.tells_nothing:
             return None
-        if self.std == 0:
+        if self.std == 0:  # not even different from zero
             return (float(self.mean >= at) / (1 + (self.mean == at)), float(self.mean <= at) / (1 + (self.mean == at)))
         from scipy.stats import t
 

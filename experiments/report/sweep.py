@@ -10,6 +10,7 @@ from experiments.report.error_curve import REACHED_BEFORE, UNREACHED, ErrorCurve
 from experiments.report.group import Group, meaning
 from experiments.report.multiplier import FEWEST_BUDGETS, Multiplier, multiplier
 
+RISE = 1.03  # more than this, times an error at a smaller budget, and no curve of falling errors is left to read off
 TARGETS = (1.1, 1.2, 1.4)  # times the final error of uniform training, as papers on selection have it
 
 
@@ -85,7 +86,15 @@ class Sweep:
 
     def no_multiplier(self) -> str:
         """Why there is no equivalent budget; empty where there is."""
-        budgets, seeds, _ = self.curve(BASELINE)
+        budgets, seeds, errors = self.curve(BASELINE)
+        if seeds and len(budgets) >= FEWEST_BUDGETS:
+            means = errors.mean(0)
+            rise = means - np.minimum.accumulate(means)
+            if rise.max() > np.log(RISE):
+                return (
+                    f"No equivalent budgets: the error of {BASELINE} training rises with its budget (up to "
+                    f"{budgets[rise.argmax()]:.3g} epochs), so that more of it is no measure."
+                )
         if len(budgets) < FEWEST_BUDGETS:
             return (
                 f"Not reported: it is read off a curve of {BASELINE} at {FEWEST_BUDGETS} budgets or more, and there "

@@ -27,6 +27,7 @@ PARTS = {
     "train": "training",
     "score": "scoring",
     "select": "selecting",
+    "proxy": "training a proxy",
     "load": "loading",
     "rate": "rating",
     "before": "before training",

@@ -17,7 +17,7 @@ from litselect.schedules import Cosine
 from litselect.scoring import ScoringPass
 from litselect.selectors import RandomSubset, TopLoss
 from tests.callbacks import ranks
-from tests.callbacks.kit import Classifier, Kit, Validated, loader
+from tests.callbacks.kit import Classifier, Kit, Validated, loader, loader_of
 
 ROWS, BATCH = 40, 8
 PRICES: Any = {"load": [[8, 0.08]], "train": [[4, 3.0], [8, 4.0]], "score": [[8, 1.0]], "select": [[8, 0.5]]}
@@ -150,7 +150,9 @@ def test_a_price_is_read_off_straight_lines() -> None:
     assert Price(((4, 0.1), (8, 2.0))).of(1) == 0  # never negative
 
 
-@pytest.mark.parametrize("points", [(), ((0, 1.0),), ((4, 1.0), (4, 2.0)), ((4, -1.0),)])
+@pytest.mark.parametrize(
+    "points", [(), ((0, 1.0),), ((4, 1.0), (4, 2.0)), ((4, -1.0),), ((4, math.inf),), 0.04, (128, 0.05)]
+)
 def test_prices_that_are_none(points: Any) -> None:
     with pytest.raises(ValueError, match="pairs of rows"):
         Price(points)
@@ -164,6 +166,8 @@ def test_prices_come_from_a_file(tmp_path: Path) -> None:
         Prices.of(tmp_path / "list.json")
     with pytest.raises(ValueError, match=r"Expected prices of load, .* got decode"):
         Prices.of({"decode": [[1, 1.0]]})
+    with pytest.raises(ValueError, match="nothing would be spent"):
+        Prices.of({"train": [[1, 0.0]]})
 
 
 # ---------------------------------------------------------------------- the learning rate
@@ -232,9 +236,20 @@ def test_max_epochs_is_what_the_pace_foretells(solo: Kit) -> None:
     foretold = solo.callback(Foretold)
     module = solo.make(Classifier)
     trainer = solo.fit(module, halves(), Budget(trained=100), foretold, data=data(), max_epochs=-1)
-    assert set(foretold.epochs[:-1]) == {5}
+    assert foretold.epochs == [3] * 5 + [5] * 20  # at the pace of plain training, then once in each epoch
     assert len(module.steps) == 25
     assert trainer.max_epochs == -1
+
+
+def test_a_stream_of_unknown_length_ends_with_the_budget(solo: Kit) -> None:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(data().dataset)  # type: ignore[call-overload]
+
+    for amount, batches in ((24, 3), (100, 13)):
+        trainer = solo.trainer(Budget(candidates=amount), max_epochs=-1)
+        trainer.fit(solo.make(Classifier), DataLoader(Stream(), batch_size=BATCH))
+        assert trainer.global_step == batches
 
 
 def test_a_selector_that_anneals_follows_the_budget(solo: Kit) -> None:
@@ -281,6 +296,74 @@ def test_the_bar_shows_it(kit: Kit) -> None:
     bar = kit.callback(Bar)
     kit.fit(kit.make(Classifier), Budget(candidates=80), bar, data=data(), max_epochs=-1)
     assert bar.shown == pytest.approx([0.1 * step for step in range(1, 11)])
+
+
+def test_a_fit_that_goes_on_foretells_from_where_it_began(solo: Kit) -> None:
+    module, trainer = solo.make(Classifier), solo.trainer(Budget(candidates=80), max_epochs=-1)
+    trainer.fit(module, data())
+    foretold: list[int] = []
+
+    class Foretold:
+        def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
+            foretold.append(trainer.max_epochs)
+
+    trainer.callbacks.append(solo.callback(Foretold))
+    trainer.fit(module, data())
+    assert trainer.current_epoch == 4
+    assert foretold[-1] == 4
+
+
+def test_a_whole_number_of_epochs_is_one(solo: Kit) -> None:
+    """Ten tenths make a little less than one in floating point."""
+    _, trainer = fit(solo, Budget(reference_seconds=50 * 0.1, prices={"train": [[8, 0.1]]}))
+    assert trainer.global_step == 50
+
+
+def test_a_loader_may_deliver_nothing(solo: Kit) -> None:
+    batches: list[Any] = [*data()]
+    batches[2] = None
+    budget = Budget(candidates=64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        solo.fit(solo.make(Classifier), budget, data=loader_of(batches), max_epochs=-1)
+    assert budget.spent == 64
+
+
+def test_a_module_without_operations_has_no_such_budget(solo: Kit) -> None:
+    class Bare(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return self.net.bias.sum()
+
+    with pytest.raises(ValueError, match="would never be spent"):
+        fit(solo, Budget(flops=100), module=solo.make(Bare))
+
+
+def test_a_forward_that_serves_twice_is_charged_once(solo: Kit) -> None:
+    class Net(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+
+    budget = Budget(reference_seconds=20.0, prices={"train": [[1, 0.03]], "score": [[1, 0.01]]})
+    selection = ExampleSelection(TopLoss(keep=0.5), reuse_forward=True)
+    fit(solo, budget, selection, module=solo.make(Net))
+    counters = selection.counters
+    assert counters.reused > 0
+    served = min(counters.reused, counters.trained)
+    rescored = counters.scored - counters.reused  # the first batch, by the check
+    expected = 0.03 * counters.trained + 0.01 * (rescored + counters.reused // 2)
+    assert served > 0
+    assert budget.spent == pytest.approx(expected, abs=0.2)
+
+
+def test_more_money_goes_on_where_less_had_ended(solo: Kit, tmp_path: Path) -> None:
+    def trained(amount: int, path: Path | None = None) -> Any:
+        trainer = solo.trainer(Budget(candidates=amount), max_epochs=-1, enable_checkpointing=False)
+        trainer.fit(solo.make(Classifier), data(), ckpt_path=path)
+        return trainer
+
+    trained(5 * ROWS).save_checkpoint(tmp_path / "end.ckpt")
+    assert trained(10 * ROWS, tmp_path / "end.ckpt").global_step == 50
 
 
 def test_a_second_fit_spends_anew(solo: Kit) -> None:
@@ -370,6 +453,38 @@ def _on_a_rank(amount: dict[str, Any]) -> tuple[int, float]:
     )
     trainer.fit(module, data())
     return trainer.global_step, budget.spent
+
+
+def _on_the_clock() -> int:
+    import pytorch_lightning as pl
+
+    class Uneven(Validated):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            time.sleep(0.05 * (1 + self.global_rank))
+            super().validation_step(batch, batch_idx)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            time.sleep(0.02 * (1 + self.global_rank))
+            return super().training_step(batch, batch_idx)
+
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp",
+        max_epochs=-1,
+        callbacks=[Budget(seconds=0.5), BudgetSchedule()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Kit(pl).make(Uneven), data(), loader(8, batch_size=8))
+    return trainer.global_step
+
+
+def test_ranks_stop_together_by_the_clock_too() -> None:
+    first, second = ranks.run(2, _on_the_clock)
+    assert first == second > 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Ways to run the applications inside the test process, which spares the seconds of importing torch anew."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -34,6 +35,8 @@ def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
 
     def call(name: str, *arguments: str) -> int:
         where = () if any("hydra.run.dir" in argument for argument in arguments) else (f"hydra.run.dir={tmp_path}/run",)
+        for logger in map(logging.getLogger, ("litselect", "experiments")):  # which applications make quiet
+            monkeypatch.setattr(logger, "level", logger.level)
         monkeypatch.setattr(sys, "argv", [f"experiments.{name}", *arguments, *where, *QUIET])
         try:
             command(name, import_module(f"experiments.{name}").main)

@@ -15,7 +15,8 @@ def test_p_value_against_scipy() -> None:
     assert Spread.of(values).p_value == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
     assert math.isnan(Spread.of([1.0]).p_value)
     assert Spread.of([0.0, 0.0]).p_value == 1
-    assert Spread.of([0.2, 0.2]).p_value == 0
+    assert math.isnan(Spread.of([0.2, 0.2]).p_value)  # chance on a small test set, not certainty
+    assert Spread.of([0.2, 0.2]).margin == math.inf
 
 
 def test_holm() -> None:

@@ -15,12 +15,14 @@ from litselect.callbacks.callback_base import CallbackBase
 from litselect.callbacks.check_state import check_state
 from litselect.callbacks.operations import Operations
 from litselect.callbacks.prices import Prices
+from litselect.callbacks.requirements import declared_batch_size
 from litselect.callbacks.work import Work
 from litselect.callbacks.work_count import WorkCount
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
+_ROUNDING = 1e-9  # of the amount: sums of fractions of it that make up the whole fall short by less
 _NEARLY = 0.99  # spent as good as whole: a last batch that is smaller is no fault
 
 
@@ -36,9 +38,9 @@ class Budget(CallbackBase):
     same budget, and let `BudgetSchedule` decay the learning rate within it.
 
     Stands behind the callback that selects. Training ends with the batch that spends the rest, or where the Trainer's
-    own limits end it sooner, which is warned of. While it runs, ``trainer.max_epochs`` is what the pace so far
-    foretells, never more than it was: selectors that anneal, and whatever else is planned in epochs, keep to the
-    budget. Evaluation costs nothing.
+    own limits end it sooner, which is warned of. ``trainer.max_epochs`` is
+    what the pace up to the last epoch foretells, never more than it was: selectors that anneal, and
+    whatever else is planned in epochs, keep to the budget. Evaluation costs nothing.
 
     With several processes, rows and operations are those of all together, and seconds those of the slowest; this takes
     one collective a batch. What is spent is in the checkpoint.
@@ -105,17 +107,19 @@ class Budget(CallbackBase):
         self.prices = self._given = None if prices is None else Prices.of(prices)
         self.breakdown: dict[str, float] = {"before": float(before)}
         self.spent = float(before)
-        self._before, self._forecast = float(before), 0
+        self._before, self._forecast, self._began = float(before), 0, 0.0
         self._limit: Any = None
         self._resumed = False
         self._started: float | None = None
+        self._pending = 0.0
         self._count: WorkCount | None = None
         self._operations: Operations | None = None
 
     @property
     def progress(self) -> float:
         """The spent share, 0 to 1; of what is spent in training, so that it begins at 0."""
-        return min(1.0, (self.spent - self._before) / (self.amount - self._before))
+        progress = (self.spent - self._before) / (self.amount - self._before)
+        return 1.0 if progress > 1 - _ROUNDING else progress
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin with nothing spent.
@@ -133,20 +137,24 @@ class Budget(CallbackBase):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on with the length that was foretold."""
         self._limit = trainer.fit_loop.max_epochs
-        if self._resumed:
+        if self._forecast > 0:
             self._foretell(trainer, self._forecast)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look where counters stand, and start the clock."""
+        """Look where counters and epochs stand, and start the clock."""
+        if not self._resumed:
+            self._began = float(trainer.current_epoch)
+            self._foretell(trainer, self._at_plain_pace(trainer))
         self._count = WorkCount(trainer, self)
-        self._started = perf_counter()
+        self._started, self._pending = perf_counter(), 0.0
         if self.progress >= 1:
             trainer.should_stop = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Count the operations of a new shape."""
         if self._operations is not None and self._count is not None:
-            self.prices = self._operations.prices(trainer, pl_module, batch, self._count.selection)
+            found = None if batch is None else self._operations.prices(trainer, pl_module, batch, self._count.selection)
+            self.prices = found
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -157,15 +165,17 @@ class Budget(CallbackBase):
         pl_module.log("budget", self.progress, prog_bar=True, batch_size=1)
         if self.progress >= 1:
             trainer.should_stop = True
-        elif self.progress > 0:
-            passed = trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches
-            self._foretell(trainer, math.ceil(passed / self.progress))  # always more than have passed
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Foretell how many epochs there will be: once in each, or what is planned would hang on who looks when."""
+        if 0 < self.progress < 1:
+            passed = trainer.current_epoch + 1 - self._began
+            self._foretell(trainer, math.ceil(self._began + passed / self.progress))  # always more than have passed
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
-        if self._started is not None:
-            self._tick()
-            self._started = None
+        self._tick()
+        self._started = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start it again."""
@@ -195,7 +205,14 @@ class Budget(CallbackBase):
 
     def state_dict(self) -> dict[str, Any]:
         """What is spent."""
-        return {"unit": self.unit, "spent": self.spent, "breakdown": dict(self.breakdown), "forecast": self._forecast}
+        return {
+            "unit": self.unit,
+            "amount": self.amount,
+            "spent": self.spent,
+            "breakdown": dict(self.breakdown),
+            "began": self._began,
+            "forecast": self._forecast,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there.
@@ -209,29 +226,28 @@ class Budget(CallbackBase):
                 f"Expected a checkpoint of a budget of {self.unit}, but got one of {state['unit']}. Give the budget in "
                 "the unit in which it began."
             )
-        self.spent, self.breakdown, self._forecast = state["spent"], dict(state["breakdown"]), state["forecast"]
+        self.spent, self.breakdown, self._began = state["spent"], dict(state["breakdown"]), state["began"]
+        self._forecast = state["forecast"] if state["amount"] == self.amount else 0  # another amount lasts otherwise
         self._resumed = True
 
     def _charge(self, work: Work, trainer: Trainer) -> None:
         if self.unit == "seconds":
-            return self._tick(trainer)
-        if self.prices is not None:
-            costs = self.prices.of_work(work)
+            self._tick()
+            cost, self._pending = self._pending, 0.0
+        elif self.unit in ("flops", "reference_seconds"):
+            costs = {} if self.prices is None else self.prices.of_work(work)
             for kind, cost in costs.items():
                 self.breakdown[kind] = self.breakdown.get(kind, 0.0) + cost
             cost = sum(costs.values())
         else:
             cost = float(work.seen if self.unit == "candidates" else work.train)
         self.spent += self._of_all(cost, trainer)
-        return None
 
-    def _tick(self, trainer: Trainer | None = None) -> None:
-        """Charge the time since the clock was read last."""
+    def _tick(self) -> None:
+        """Note the time since the clock was read last; it is charged with the next batch, on all ranks together."""
         now = perf_counter()
-        passed = 0.0 if self._started is None else now - self._started
+        self._pending += 0.0 if self._started is None else now - self._started
         self._started = now
-        if self.unit == "seconds":
-            self.spent += passed if trainer is None else self._of_all(passed, trainer)
 
     def _of_all(self, cost: float, trainer: Trainer) -> float:
         """What a batch cost on all ranks together, or on the slowest: the same on each, which stop together."""
@@ -243,7 +259,17 @@ class Budget(CallbackBase):
         strategy = cast("Any", trainer.strategy)
         return float(strategy.reduce(torch.tensor(cost, dtype=dtype, device=device), reduce_op=operation))
 
+    def _at_plain_pace(self, trainer: Trainer) -> int:
+        """Epochs that plain training would last, before there is any pace to go by; -1 where that can't be known."""
+        batches, rows = trainer.num_training_batches, declared_batch_size(trainer) * trainer.world_size
+        if not math.isfinite(batches) or not rows or self.unit in ("seconds", "flops"):
+            return -1
+        prices = {} if self.prices is None else self.prices.of_work(Work(load=rows, train=rows))
+        epoch = batches * (sum(prices.values()) if self.prices else rows)
+        return math.ceil(self._began + (self.amount - self._before) / epoch) if epoch else -1
+
     def _foretell(self, trainer: Trainer, epochs: int) -> None:
-        self._forecast = epochs
-        own = self._limit
+        self._forecast, own = epochs, self._limit
+        if epochs < 0:
+            return
         trainer.fit_loop.max_epochs = epochs if own in (None, -1) else min(epochs, own)

@@ -45,7 +45,7 @@ class Operations:
             )
         self._known: dict[Hashable, Prices] = {}
 
-    def prices(self, trainer: Trainer, module: LightningModule, batch: Any, selection: Any) -> Prices:
+    def prices(self, trainer: Trainer, module: LightningModule, batch: Any, selection: Any) -> Prices | None:
         """The operations of each kind of work on examples shaped as those of `batch`.
 
         Args:
@@ -53,13 +53,17 @@ class Operations:
             module: the network, unwrapped.
             batch: on its device, with at least one row.
             selection: the callback that selects, or None.
+
+        Returns:
+            The prices, or None where the step declined the batch, which then costs nothing.
         """
         n = count_rows(batch)
-        shape = tuple(tuple(getattr(column, "shape", ()))[1:] for column in columns_of(batch, n))
+        shapes = [tuple(getattr(column, "shape", ()))[1:] for column in columns_of(batch, n)]
+        shape = (*shapes, repr(getattr(selection, "scoring", None)))  # which scoring="auto" changes on the way
         if shape not in self._known:
             counted = _count(trainer, module, batch, n, selection)
             if counted is None:  # the step declined this batch: the next one will tell
-                return Prices({})
+                return None
             self._known[shape] = counted
         return self._known[shape]
 
@@ -81,6 +85,11 @@ def _count(trainer: Trainer, module: LightningModule, batch: Any, n: int, select
         loss = cast("dict[str, Any]", output)["loss"] if isinstance(output, dict) else output
         torch.autograd.grad(loss, parameters, allow_unused=True)
         training = counter.get_total_flops()
+    if not training:
+        raise ValueError(
+            f"No matrix product, convolution or attention was counted in {type(module).__name__}.training_step, so a "
+            "budget of operations would never be spent. Give Budget(flops=...) prices=, or use another unit."
+        )
     score = forward if selection is None else _scoring(trainer, module, batch, n, selection, forward)
     kinds = {"train": training, "score": score, "proxy": _TRAINING * score}
     return Prices({kind: Price(((n, float(operations)),)) for kind, operations in kinds.items()})

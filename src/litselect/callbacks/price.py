@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from dataclasses import dataclass
 
@@ -24,9 +25,18 @@ class Price:
     points: tuple[tuple[float, float], ...]
 
     def __post_init__(self) -> None:
-        points = tuple(sorted((float(rows), float(cost)) for rows, cost in self.points if rows or cost))
+        try:
+            given = [(float(rows), float(cost)) for rows, cost in self.points]
+        except (TypeError, ValueError):
+            given = []
+        points = tuple(sorted((rows, cost) for rows, cost in given if rows or cost))
         rows = [number for number, _ in points]
-        if not points or rows[0] < 1 or len(set(rows)) < len(rows) or not all(cost >= 0 for _, cost in points):
+        if (
+            not points
+            or rows[0] < 1
+            or len(set(rows)) < len(rows)
+            or not all(0 <= cost < math.inf for _, cost in points)
+        ):
             raise ValueError(
                 "Expected a price to be pairs of rows (>= 1, each number once) and cost (>= 0), but got "
                 f"{self.points!r}. One pair such as [[128, 0.05]] prices rows in proportion."

@@ -33,7 +33,7 @@ class Prices:
         kinds: the price of each kind, all in one unit: seconds, or operations.
 
     Raises:
-        ValueError: for a kind that does not exist.
+        ValueError: for a kind that does not exist, or if everything is free.
     """
 
     kinds: Mapping[str, Price]
@@ -41,6 +41,8 @@ class Prices:
     def __post_init__(self) -> None:
         if unknown := sorted(self.kinds.keys() - set(KINDS)):
             raise ValueError(f"Expected prices of {', '.join(KINDS)}, but got {', '.join(unknown)}.")
+        if not any(cost for price in self.kinds.values() for _, cost in price.points):
+            raise ValueError("Expected a price above 0 for some kind of work, or nothing would be spent, but got none.")
 
     @classmethod
     def of(cls, given: Prices | str | Path | Mapping[str, Iterable[tuple[float, float]]]) -> Prices:
@@ -55,7 +57,7 @@ class Prices:
         if not isinstance(found, Mapping):
             raise ValueError(f'Expected prices such as {{"train": [[128, 0.05]]}}, but got {found!r}.')
         kinds = cast("Mapping[str, Iterable[tuple[float, float]]]", found)
-        return cls({kind: Price(tuple((rows, cost) for rows, cost in points)) for kind, points in kinds.items()})
+        return cls({kind: Price(cast("Any", points)) for kind, points in kinds.items()})
 
     def save(self, file: str | Path) -> None:
         """Write the JSON file that `of` reads."""

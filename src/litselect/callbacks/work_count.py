@@ -42,14 +42,18 @@ class WorkCount:
         Args:
             batch: as hooks get it: rows that were not loaded are not in it.
         """
+        if batch is None:  # a loader may deliver none, which Lightning leaves
+            return Work()
         rows = count_rows(batch, self._batch_size)
         if self.selection is None:
             return Work(seen=rows, load=rows, train=rows)
         before, self._last = self._last, self._counts()
-        seen, scored, trained, rater_trained, rater_scored = (
+        seen, scored, reused, trained, rater_trained, rater_scored = (
             now - then for now, then in zip(self._last, before, strict=True)
         )
         selects = scored > 0 or trained != seen
+        # A forward that serves scores and training costs a scoring pass of the rows that are not trained.
+        scored -= min(reused, trained)
         return Work(
             seen=seen,
             load=rows,
@@ -65,6 +69,5 @@ class WorkCount:
         if self.selection is None:
             return ()
         counters, rater = self.selection.counters, getattr(self.selection, "rater_counters", None)
-        scored = counters.scored - counters.reused
         ahead = (0, 0) if rater is None else (rater.trained, rater.scored)
-        return (counters.seen, scored, counters.trained, *ahead)
+        return (counters.seen, counters.scored, counters.reused, counters.trained, *ahead)
