@@ -97,9 +97,11 @@ def test_the_file_says_all_and_identity_outlives_additions(tmp_path: Path) -> No
     read = Calibration.read(tmp_path / "new" / "calibration.json")
     assert read == calibration
     read.pieces["select"] = {8: 0.001}
+    read.write(tmp_path / "new" / "calibration.json")
     assert read.identity == calibration.identity
-    read.pieces["train"] = {8: 0.2}
-    assert read.identity != calibration.identity
+    other = Calibration({"train": {8: 0.2}})
+    other.write(tmp_path / "other.json")
+    assert other.identity != calibration.identity
     assert Calibration.read(tmp_path / "none.json").pieces == {}
 
 
@@ -125,6 +127,8 @@ def test_a_proxy_has_two_pieces() -> None:
     net = torch.nn.Linear(2, 2)
     scoring = ScoringPass(proxy=net, proxy_optimizer=torch.optim.SGD(net.parameters(), lr=0.1))
     assert list(scoring_pieces(scoring)) == ["score", "proxy"]
+    wider = ScoringPass(proxy=torch.nn.Linear(2, 3))
+    assert scoring_pieces(wider)["score"] != scoring_pieces(scoring)["score"]  # another network, another price
     assert list(scoring_pieces(ScoringPass())) == ["score"]
 
 
@@ -181,6 +185,9 @@ def test_other_prices_are_another_result(
     [
         ("'top_loss seed=3'", "an arm is an option of selections and settings of its own"),
         ("'top_loss keep'", "an arm is an option of selections and settings of its own"),
+        ("'top_loss data.batch_size=32'", "an arm is an option of selections and settings of its own"),
+        ("top_loss,{a: random_subset},{a: uniform}", "arms need names of their own"),
+        ("{plain: uniform}", "arms need names of their own"),
         ("'bottom_loss keep=0.5'", "selections must be all, one or more of"),
     ],
 )

@@ -91,6 +91,13 @@ def test_four_budgets_have_no_multiplier_and_say_why() -> None:
     assert "5 budgets or more, and there are 4" in section.text
 
 
+def test_errors_that_rise_are_no_measure_of_budgets() -> None:
+    rising = [outcome(arm, epochs, 0, 1.0 / epochs**2) for epochs in BUDGETS for arm in ARMS]
+    (found,) = sweeps(groups(rising))
+    assert found.multipliers() == {}
+    assert "rises with its budget" in found.no_multiplier()
+
+
 def test_unfinished_seeds_are_left_out() -> None:
     whole = [outcome(arm, epochs, 0, times) for epochs in BUDGETS for arm, times in ARMS.items()]
     begun = [outcome("uniform", 3, 1, 0.1), outcome("twice", 3, 1, 9.0)]
