@@ -98,8 +98,8 @@ def _group_section(group: Group, folder: Path) -> Section:
 
 
 def _sweep_sections(sweep: Sweep, multipliers: dict[tuple[str, int], Multiplier], folder: Path) -> list[Section]:
-    """What only several budgets can tell; of what was trained and of costs, the largest is shown."""
-    largest = sweep.groups[-1]
+    """What only several budgets can tell; what was trained, and costs, are shown at the largest that most arms have."""
+    largest = max(sweep.groups, key=lambda group: (len(group.arms), group.epochs))
     text = f"Final test error, %, mean and standard deviation; * differs from {BASELINE} after Holm's correction."
     ends = pareto(sweep, folder / f"budgets-{sweep.unit}.png")
     spent = costs(largest, folder / f"costs-{largest.epochs}-{sweep.unit}.png")

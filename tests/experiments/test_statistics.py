@@ -17,6 +17,7 @@ def test_p_value_against_scipy() -> None:
     assert Spread.of([0.0, 0.0]).p_value == 1
     assert math.isnan(Spread.of([0.2, 0.2]).p_value)  # chance on a small test set, not certainty
     assert Spread.of([0.2, 0.2]).margin == math.inf
+    assert Spread.of([0.2, 0.2]).tells_nothing
 
 
 def test_holm() -> None:
