@@ -115,7 +115,7 @@ class IdTap:
         taps = [getattr(iterator, "_sampler_iter", None) for iterator in running]
         if len(taps) != 1 or not isinstance(taps[0], TappedIterator):
             raise RuntimeError(
-                "Expected one DataLoader for training, whose batches can be matched to indices, but got {len(taps)} "
+                f"Expected one DataLoader for training, whose batches can be matched to indices, but got {len(taps)} "
                 f"({', '.join(type(iterator).__name__ for iterator in running)}). {REMEDY}"
             )
         return taps[0]
