@@ -6,6 +6,7 @@ from omegaconf import DictConfig, ListConfig
 from experiments.budgets import UNITS
 from experiments.cell import Cell
 from experiments.errors import UsageError
+from experiments.overrides import key_of
 
 ALL = "all"
 BASELINE = "uniform"
@@ -83,7 +84,7 @@ def _arms(received: object, options: list[str]) -> dict[str, str]:
         )
     for arm in arms:
         for override in arm.split()[1:]:
-            if "=" not in override or override.lstrip("+~").partition("=")[0] in (*FIXED, *SIZES):
+            if "=" not in override or key_of(override) in (*FIXED, *SIZES):
                 raise UsageError(
                     f"an arm is an option of selections and settings of its own such as keep=0.35, which may not be "
                     f"{', '.join((*FIXED, *SIZES))}, received {arm}; set others: selections=['top_loss keep=.35']"

@@ -12,7 +12,7 @@ from experiments.callbacks.meter import Meter
 from experiments.data import ImageData
 from experiments.errors import UsageError
 from experiments.flops import Flops
-from litselect.callbacks import Budget, Prices
+from litselect.callbacks import Budget
 from litselect.scoring import ScoringPass
 
 UNITS = ("candidates", "trained", "flops", "reference")
@@ -43,24 +43,27 @@ def make_budget(
     if config.unit == "trained":
         return Budget(trained=epochs * rows)
     if config.unit == "flops":
-        prices: Any = {"train": [[1, operations.training]]}
+        prices = {"train": [(1, operations.training)]}
         if not config.free:
-            prices |= {"score": [[1, operations.score]], "proxy": [[1, operations.proxy]]}
-        amount, spent = operations.training * epochs * rows, before.flops
-        key = "flops"
-    elif config.unit == "reference" and calibration is not None:
-        prices = calibration.prices(meter.selection, config.free)
-        amount, key = epochs * calibration.uniform(rows, data.source.batch_size), "reference_seconds"
+            prices |= {"score": [(1, operations.score)], "proxy": [(1, operations.proxy)]}
+        amount = operations.training * epochs * rows
+        _require_left(amount, before.flops, "flops", epochs)
+        return Budget(flops=amount, prices=prices, before=before.flops)
+    if config.unit == "reference" and calibration is not None:
+        amount = epochs * calibration.uniform(rows, data.source.batch_size)
         spent = calibration.rows(before.tally, data.source.batch_size)
-    else:
-        raise UsageError(f"unit must be one of {', '.join(UNITS)}, received {config.unit}; set unit=candidates")
+        _require_left(amount, spent, "reference_seconds", epochs)
+        return Budget(reference_seconds=amount, prices=calibration.prices(meter.selection, config.free), before=spent)
+    raise UsageError(f"unit must be one of {', '.join(UNITS)}, received {config.unit}; set unit=candidates")
+
+
+def _require_left(amount: float, spent: float, key: str, epochs: int) -> None:
     if spent >= amount:
         raise UsageError(
             f"a budget must exceed what a run needs before it begins, received {amount:.3g} {key} for "
             f"trainer.max_epochs={epochs} and {spent:.3g} before; raise it, or share what is made before among runs "
             f"(selection.runs)"
         )
-    return Budget(**{key: amount}, prices=Prices.of(prices), before=spent)  # type: ignore[arg-type] - one of two keys
 
 
 def longest(config: DictConfig) -> int:

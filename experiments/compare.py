@@ -21,6 +21,7 @@ from experiments.cell import OF_COMPARISON
 from experiments.cli import command, require_complete
 from experiments.data import ImageData
 from experiments.errors import UsageError
+from experiments.overrides import handed_on
 from experiments.proxy import ProxyScored
 from experiments.report import write_report
 from experiments.request import Request
@@ -28,6 +29,8 @@ from experiments.runner import Runner
 from experiments.tuned import read_tuned
 
 PER_CELL = ("selection", "seed", "unit", "out", "evaluate_on")
+RULE = "compare sets {} for each of its runs"
+INSTEAD = "selections=[...], seeds=... and units=[...]"
 
 
 def main(config: DictConfig) -> None:
@@ -38,7 +41,7 @@ def main(config: DictConfig) -> None:
     overrides, out = list(hydra.overrides.task), Path(hydra.runtime.output_dir)
     if config.reuse not in ("code", "config"):
         raise UsageError(f"reuse must be code or config, received {config.reuse}; set reuse=code")
-    common, cells = _common(overrides), plan(config)
+    common, cells = handed_on(overrides, OF_COMPARISON, PER_CELL, RULE, INSTEAD), plan(config)
     settings = read_tuned(config.tuned, list(dict.fromkeys(cell.arm for cell in cells)))
     requests = {cell: to_run(cell).request([*common, *settings[cell.arm]], out / "cells") for cell in cells}
     for request in requests.values():
@@ -56,37 +59,22 @@ def main(config: DictConfig) -> None:
 
 def _calibrate(requests: Iterable[Request], console: Console) -> None:
     """Measures what budgets in reference time charge, before any run disturbs it."""
-    groups: dict[Path, list[Request]] = {}
+    groups: dict[tuple[Path, int | None], list[DictConfig]] = {}
     for request in requests:
-        if request.config.unit == "reference":
-            groups.setdefault(request.calibration, []).append(request)
-    for file, group in groups.items():
+        config = request.config
+        if config.unit == "reference":
+            groups.setdefault((request.calibration, config.data.candidates), []).append(config)
+    for file in dict.fromkeys(file for file, _ in groups):
         console.print(f"Prices of reference time: {file}")
-        parts = launch.read(build(group[0].config, "data"))
-        for config in {request.config.data.candidates: request.config for request in group}.values():
-            alike = [request.config for request in group if request.config.data.candidates == config.data.candidates]
-            data = ImageData(build(config, "data"), config.seed, parts)
-            selections = list(filter(None, (build(one, "selection") for one in alike)))
-            for place, selection in enumerate(selections):
-                if isinstance(selection, ProxyScored):
-                    selections[place], _ = selection.ready(config, data, parts, file.parent)
-            calibrated(config, data, selections, file)
-
-
-def _common(overrides: list[str]) -> list[str]:
-    """The overrides that go on to every cell.
-
-    Raises:
-        UsageError: one that the cells decide themselves.
-    """
-    keys = {override: override.lstrip("+~").partition("=")[0] for override in overrides}
-    for override, key in keys.items():
-        if key in PER_CELL:
-            raise UsageError(
-                f"compare sets {key} for each of its runs, received {override}; use selections=[...], seeds=... and "
-                f"units=[...]"
-            )
-    return [override for override, key in keys.items() if key not in OF_COMPARISON]
+    for (file, _), configs in groups.items():
+        source = build(configs[0], "data")
+        parts = launch.read(source)
+        data = ImageData(source, configs[0].seed, parts)
+        selections = list(filter(None, (build(config, "selection") for config in configs)))
+        for place, selection in enumerate(selections):
+            if isinstance(selection, ProxyScored):
+                selections[place], _ = selection.ready(configs[0], data, parts, file.parent)
+        calibrated(configs[0], data, selections, file)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,15 @@ from experiments.arms import TRAIN_EVERYTHING, chosen_arms, option_of
 from experiments.cell import folder_name
 from experiments.cli import command, require_complete
 from experiments.errors import UsageError
+from experiments.overrides import handed_on
 from experiments.trial_run import FILE, TrialRun
 from experiments.tuned import Trial, best, write_tuned
 
 RATE = "optimizer.lr"
 OWN_KEYS = ("selections", "learning_rates", "space", "trials")
 PER_TRIAL = ("selection", "evaluate_on", "out", RATE)
+RULE = "tune sets {} for each of its trials"
+INSTEAD = "selections=[...] and learning_rates=[...]"
 
 
 def main(config: DictConfig) -> None:
@@ -36,7 +39,11 @@ def main(config: DictConfig) -> None:
     require_complete(config)
     hydra = HydraConfig.get()
     overrides, out = list(hydra.overrides.task), Path(hydra.runtime.output_dir)
-    common = [*_common(overrides), "evaluate_on=val", f"data.val_fraction={config.data.val_fraction}"]
+    common = [
+        *handed_on(overrides, OWN_KEYS, PER_TRIAL, RULE, INSTEAD),
+        "evaluate_on=val",
+        f"data.val_fraction={config.data.val_fraction}",
+    ]
     optuna = launch.chosen("sweeper") == "optuna"
     spaces = {arm: _space(config, optuna, option_of(arm) in TRAIN_EVERYTHING) for arm in chosen_arms(config)}
     settings = _sampling(config, optuna)
@@ -100,22 +107,6 @@ def _sampling(config: DictConfig, optuna: bool) -> list[str]:
         raise UsageError(f"trials must be an integer of at least 1, received {config.trials}; set trials=8")
     told = {"n_trials": config.trials, "direction": "maximize", "sampler.seed": config.seed}
     return [f"hydra.sweeper.{key}={value}" for key, value in told.items()]
-
-
-def _common(overrides: list[str]) -> list[str]:
-    """The overrides that go on to every trial.
-
-    Raises:
-        UsageError: one that the trials decide themselves.
-    """
-    keys = {override: override.lstrip("+~").partition("=")[0] for override in overrides}
-    for override, key in keys.items():
-        if key in PER_TRIAL:
-            raise UsageError(
-                f"tune sets {key} for each of its trials, received {override}; use selections=[...] and "
-                f"learning_rates=[...]"
-            )
-    return [override for override, key in keys.items() if key not in OWN_KEYS]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A run's progress in a bar that someone else draws."""
 
-from typing import Any
+from typing import Any, cast
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.progress import Progress, TaskID
@@ -24,5 +24,6 @@ class Watcher(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Moves the bar."""
-        for budget in (callback for callback in trainer.callbacks if isinstance(callback, Budget)):  # type: ignore[attr-defined] - Lightning does not declare it
+        callbacks = cast("Any", trainer).callbacks
+        for budget in (callback for callback in callbacks if isinstance(callback, Budget)):
             self.progress.update(self.task, completed=budget.progress)

@@ -29,24 +29,21 @@ def calibrate(calibration: Calibration, config: DictConfig, data: ImageData, sco
         data: of that run.
         scorings: the scoring passes that are to be priced.
     """
+    batches = (data.source.batch_size, max(data.source.batch_size, data.source.rows_at_once))
+    sizes = sorted({max(1, round(share * rows)) for share in SHARES for rows in batches})
+    scored = {piece: (kind, scoring) for scoring in scorings for kind, piece in scoring_pieces(scoring).items()}
+    known = calibration.pieces
+    names = ("train", "load", "select", *scored)
+    missing = [(name, size) for name in names for size in sizes if size not in known.get(name, {})]
+    if not missing:
+        return False
     bench = Workbench(config, data)
     wanted: dict[str, Callable[[int], Callable[[], object]]] = {
         "train": bench.train, "load": bench.load, "select": bench.select,
     }  # fmt: skip
-    for scoring in scorings:
-        for kind, piece in scoring_pieces(scoring).items():
-            wanted[piece] = bench.score(scoring) if kind == "score" else bench.proxy(scoring)
-    batches = {data.source.batch_size, bench.rows}
-    sizes = {max(1, round(share * rows)) for share in SHARES for rows in batches if rows <= bench.rows}
-    known = calibration.pieces
-    calls = {
-        (name, size): make(size)
-        for name, make in wanted.items()
-        for size in sorted(sizes)
-        if size not in known.get(name, {})
-    }
-    if not calls:
-        return False
+    for piece, (kind, scoring) in scored.items():
+        wanted[piece] = bench.score(scoring) if kind == "score" else bench.proxy(scoring)
+    calls = {(name, size): wanted[name](size) for name, size in missing}
     with bench.ready():
         step, ratios = _in_turns(bench.train(data.source.batch_size), calls, bench.clock())
     if not known:

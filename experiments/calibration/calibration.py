@@ -56,7 +56,7 @@ class Calibration:
         kinds = {"load": "load", "train": "train"}
         if selection is not None and not free:
             kinds |= {"select": "select", **scoring_pieces(selection.scoring)}
-        return Prices({kind: Price(tuple(self.pieces[piece].items())) for kind, piece in kinds.items()})
+        return Prices({kind: self._price(piece) for kind, piece in kinds.items()})
 
     def uniform(self, rows: int, batch_size: int) -> float:
         """Seconds of an epoch of plain training."""
@@ -70,8 +70,11 @@ class Calibration:
         prices = self.prices(None, free=False).kinds
         each = {name: price.of(batch_size) / batch_size for name, price in prices.items()}
         (piece,) = scoring_pieces(ScoringPass()).values()
-        score = Price(tuple(self.pieces[piece].items())).of(batch_size) / batch_size
+        score = self._price(piece).of(batch_size) / batch_size
         return tally.trained * (each["train"] + each["load"]) + tally.scored * (score + each["load"])
+
+    def _price(self, piece: str) -> Price:
+        return Price(tuple(self.pieces[piece].items()))
 
 
 def scoring_pieces(scoring: ScoringPass) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from time import perf_counter, process_time
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -43,7 +43,7 @@ class Meter(Callback):
         """What has been done so far in training, which budgets and schedules follow."""
         if self.selection is None:
             return Tally(seen=self._rows, trained=self._rows, steps=self._steps)
-        counters: Any = getattr(self.selection, "counters")  # noqa: B009 - the type Callback does not promise it
+        counters = cast("Any", self.selection).counters
         return Tally(counters.seen, counters.scored, counters.trained, counters.steps)
 
     @property

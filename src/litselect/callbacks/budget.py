@@ -38,9 +38,9 @@ class Budget(CallbackBase):
     same budget, and let `BudgetSchedule` decay the learning rate within it.
 
     Stands behind the callback that selects. Training ends with the batch that spends the rest, or where the Trainer's
-    own limits end it sooner, which is warned of. ``trainer.max_epochs`` is
-    what the pace up to the last epoch foretells, never more than it was: selectors that anneal, and
-    whatever else is planned in epochs, keep to the budget. Evaluation costs nothing.
+    own limits end it sooner, which is warned of. ``trainer.max_epochs`` is what the pace up to the last epoch
+    foretells, never more than it was: selectors that anneal, and whatever else is planned in epochs, keep to the
+    budget. Evaluation costs nothing.
 
     With several processes, rows and operations are those of all together, and seconds those of the slowest; this takes
     one collective a batch. What is spent is in the checkpoint.
@@ -137,8 +137,7 @@ class Budget(CallbackBase):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on with the length that was foretold."""
         self._limit = trainer.fit_loop.max_epochs
-        if self._forecast > 0:
-            self._foretell(trainer, self._forecast)
+        self._foretell(trainer, self._forecast)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look where counters and epochs stand, and start the clock."""
@@ -153,8 +152,8 @@ class Budget(CallbackBase):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Count the operations of a new shape."""
         if self._operations is not None and self._count is not None:
-            found = None if batch is None else self._operations.prices(trainer, pl_module, batch, self._count.selection)
-            self.prices = found
+            count = self._operations.prices
+            self.prices = None if batch is None else count(trainer, pl_module, batch, self._count.selection)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -260,16 +259,15 @@ class Budget(CallbackBase):
         return float(strategy.reduce(torch.tensor(cost, dtype=dtype, device=device), reduce_op=operation))
 
     def _at_plain_pace(self, trainer: Trainer) -> int:
-        """Epochs that plain training would last, before there is any pace to go by; -1 where that can't be known."""
+        """Epochs that plain training would last, before there is any pace to go by; 0 where that can't be known."""
         batches, rows = trainer.num_training_batches, declared_batch_size(trainer) * trainer.world_size
         if not math.isfinite(batches) or not rows or self.unit in ("seconds", "flops"):
-            return -1
+            return 0
         prices = {} if self.prices is None else self.prices.of_work(Work(load=rows, train=rows))
         epoch = batches * (sum(prices.values()) if self.prices else rows)
-        return math.ceil(self._began + (self.amount - self._before) / epoch) if epoch else -1
+        return math.ceil(self._began + (self.amount - self._before) / epoch) if epoch else 0
 
     def _foretell(self, trainer: Trainer, epochs: int) -> None:
         self._forecast, own = epochs, self._limit
-        if epochs < 0:
-            return
-        trainer.fit_loop.max_epochs = epochs if own in (None, -1) else min(epochs, own)
+        if epochs:
+            trainer.fit_loop.max_epochs = epochs if own in (None, -1) else min(epochs, own)

@@ -144,7 +144,7 @@ class DefaultScoring:
         trainer, end = self._trainer, self._callback.phase.end
         try:
             batches = float(len(loader))
-        except (TypeError, NotImplementedError):
+        except (TypeError, NotImplementedError):  # a stream, whose length nobody knows
             batches = math.inf
         limit = trainer.limit_train_batches
         if limit != 1.0 if isinstance(limit, float) else limit < batches:

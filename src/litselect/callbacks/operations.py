@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Generator, Hashable
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -70,14 +71,7 @@ class Operations:
 
 def _count(trainer: Trainer, module: LightningModule, batch: Any, n: int, selection: Any) -> Prices | None:
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    with (
-        quiet(trainer, module),
-        trainer.precision_plugin.train_step_context(),
-        torch.compiler.set_stance("force_eager"),
-        NoTrace(module, training=None),
-        torch.enable_grad(),
-        FlopCounterMode(display=False) as counter,
-    ):
+    with NoTrace(module, training=None), torch.enable_grad(), _counting(trainer, module) as counter:
         output = _step(trainer, module, batch)
         forward = counter.get_total_flops()
         if output is None:
@@ -100,15 +94,21 @@ def _scoring(trainer: Trainer, module: LightningModule, batch: Any, n: int, sele
     scoring = selection.scoring
     if scoring.resolution is None and scoring.proxy is None:
         return forward
+    with _counting(trainer, module) as counter:
+        scoring.examine(module, batch, n, step=partial(_step, trainer, module), loss_fn=selection.loss_fn)
+        return counter.get_total_flops()
 
+
+@contextmanager
+def _counting(trainer: Trainer, module: LightningModule) -> Generator[FlopCounterMode]:
+    """Inside, operations are counted of what the module computes in the precision of training, and says to nobody."""
     with (
         quiet(trainer, module),
         trainer.precision_plugin.train_step_context(),
         torch.compiler.set_stance("force_eager"),
         FlopCounterMode(display=False) as counter,
     ):
-        scoring.examine(module, batch, n, step=partial(_step, trainer, module), loss_fn=selection.loss_fn)
-        return counter.get_total_flops()
+        yield counter
 
 
 def _step(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
