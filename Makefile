@@ -20,7 +20,7 @@ BENCHMARK := data.root=$(DATA) hydra/launcher=joblib hydra.launcher.n_jobs=2
 benchmark-small: $(VENV)/.sweeps
 	for scenario in clean noise; do \
 	  $(BIN)/python -m experiments.tune experiment=benchmark_small_$$scenario trainer.max_epochs=5 \
-	    learning_rates=[0.1,0.2,0.4] hydra.run.dir=runs/benchmark-small/$$scenario/tuning $(BENCHMARK) && \
+	    learning_rates=[0.05,0.1,0.2,0.4] hydra.run.dir=runs/benchmark-small/$$scenario/tuning $(BENCHMARK) && \
 	  $(BIN)/python -m experiments.compare experiment=benchmark_small_$$scenario \
 	    tuned=runs/benchmark-small/$$scenario/tuning/tuned.json hydra.run.dir=runs/benchmark-small/$$scenario $(BENCHMARK) \
 	    || exit 1; \
