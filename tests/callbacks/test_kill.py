@@ -68,7 +68,7 @@ def check(tmp_path: Path, name: str, world: int, kills: int, seed: int = 0) -> i
     return len(killed)
 
 
-@pytest.mark.parametrize("name", ["Selective-Backprop", "refill", "ledger"])
+@pytest.mark.parametrize("name", ["Selective-Backprop", "ledger"])
 def test_a_killed_process(tmp_path: Path, name: str) -> None:
     assert check(tmp_path, name, world=1, kills=3) >= 2
 

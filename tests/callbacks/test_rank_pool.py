@@ -112,7 +112,7 @@ def shares(world: int) -> Any:
     return ranks.run(world, select_on_ranks)
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SELECTORS)
 def test_ranks_select_as_one_process(name: str, world: int) -> None:
     empty = unequal = padded = nothing = 0

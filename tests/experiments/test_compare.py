@@ -36,6 +36,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
+@pytest.mark.draws
 def test_report(application: Command, tmp_path: Path, runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert application("compare", *SMALL) == 0
     folder = tmp_path / "run"

@@ -1,6 +1,7 @@
 """Every file in conf/ describes an object that exists, and copies none of its defaults."""
 
 import inspect
+from functools import cache
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ HYDRAS_OWN = {"_target_", "_partial_", "_convert_"}
 pytestmark = pytest.mark.usefixtures("composing")
 
 
+@cache
 def composed(group: str, option: str) -> Any:
     return compose("train", [f"{group}={option}", "out=somewhere", *ROOTS.get(option, [])])
 

@@ -108,6 +108,7 @@ def test_wrong_labels_stand_out_and_pictures_differ(tmp_path: Path) -> None:
     assert not np.array_equal(drawn(tmp_path / "other.png", CLEAN.true_labels, rows=[2, 1]), right)
 
 
+@pytest.mark.draws
 def test_a_run_with_a_ledger_writes_it(application: Command, tmp_path: Path) -> None:
     arguments = ("trainer.max_epochs=3", "logger=none", "progress=false", "data.label_noise=0.2")
     assert application("train", "selection=selective_backprop_ledger", *arguments) == 0

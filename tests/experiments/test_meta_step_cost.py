@@ -47,6 +47,7 @@ def test_what_is_saved_for_derivatives_counts() -> None:
         del dual
 
 
+@pytest.mark.draws
 def test_rows_figure_and_page(application: Command, tmp_path: Path) -> None:
     small = (
         "rounds=2",

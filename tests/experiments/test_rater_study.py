@@ -22,6 +22,7 @@ def test_every_arm_is_named() -> None:
     assert ARMS.keys() == MEANING.keys()
 
 
+@pytest.mark.draws
 def test_raters_are_kept_and_drawn(application: Command, tmp_path: Path) -> None:
     assert application("rater_auroc", *tiny(tmp_path), "seeds=2") == 0
     made = tmp_path / "study" / "digits_labels40" / "rater-seed1" / "rater.json"

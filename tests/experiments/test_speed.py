@@ -177,6 +177,7 @@ def test_bad_settings_are_refused(application: Command, tmp_path: Path, capsys: 
         assert words in capsys.readouterr().err
 
 
+@pytest.mark.draws
 def test_results_page_and_resumption(
     application: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

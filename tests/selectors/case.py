@@ -10,7 +10,7 @@ from torch import Tensor
 from litselect.selectors import Selection, Selector
 from tests import shapes
 
-DRAWS = 400
+DRAWS = 250
 """How many independent draws a measured frequency is taken over."""
 
 Inputs = dict[str, Tensor]
