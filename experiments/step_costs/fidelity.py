@@ -19,6 +19,7 @@ from experiments.step_costs.learner import Learner
 from experiments.step_costs.measurement import kept
 from experiments.step_costs.models import CHANNELS, SIDE, Subject, split
 from experiments.step_costs.options import OPTIONS
+from litselect.callbacks.fidelity import overlap, spearman
 from litselect.scoring import ScoringPass
 
 Trained = TypeVar("Trained", bound=Learner)
@@ -117,14 +118,3 @@ def _compared(subject: Subject, name: str, exact: Tensor, cheap: Tensor, keeps: 
         }
         for keep in keeps
     ]  # fmt: skip
-
-
-def overlap(exact: Tensor, cheap: Tensor, k: int) -> float:
-    """The share of the k highest that both agree on."""
-    return len(set(exact.topk(k).indices.tolist()) & set(cheap.topk(k).indices.tolist())) / k
-
-
-def spearman(one: Tensor, other: Tensor) -> float:
-    """The correlation of ranks; ties are broken by position."""
-    ranks = torch.stack([values.argsort(stable=True).argsort().double() for values in (one, other)])
-    return float(torch.corrcoef(ranks)[0, 1])

@@ -12,7 +12,6 @@ from experiments.rating_text.corpus import Text
 from experiments.records import Row, read
 from experiments.step_costs import fidelity, floors, study
 from experiments.step_costs.block import FEWER, FORWARD, PLAIN, Block
-from experiments.step_costs.fidelity import overlap, spearman
 from experiments.step_costs.kinds import Kind
 from experiments.step_costs.measurement import kept
 from experiments.step_costs.models import Subject
@@ -22,6 +21,7 @@ from experiments.step_costs.scaling import mlps_by_size
 from experiments.step_costs.turns import Turns
 from experiments.step_costs.verdict import judged, verdict
 from experiments.step_costs.vit import VisionTransformer
+from litselect.callbacks.fidelity import overlap, spearman
 from tests.experiments.conftest import Command
 
 COLUMNS = (

@@ -15,6 +15,7 @@ from torch import distributed
 
 from litselect.callbacks.check_state import check_state
 from litselect.callbacks.fidelity import Fidelity
+from litselect.callbacks.process_group import world_size
 from litselect.scoring import Scores, ScoringPass
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def _typical(seconds: list[float]) -> float:
 
 def _agreed(value: int, device: torch.device) -> int:
     """Rank 0's value. A collective."""
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if world_size() == 1:
         return value
     shared = torch.tensor([value], device=device)
     distributed.broadcast(shared, 0)

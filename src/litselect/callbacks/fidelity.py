@@ -29,8 +29,8 @@ class Fidelity:
     def add(self, losses: Float[Tensor, " batch"], full: Float[Tensor, " batch"], k: int, seconds: float) -> None:
         """Compare one batch; the host waits for the device."""
         losses, full = losses.cpu(), full.cpu()
-        self._overlaps.append(len(set(_top(losses, k)) & set(_top(full, k))) / k)
-        self._correlations.append(_spearman(losses, full))
+        self._overlaps.append(overlap(losses, full, k))
+        self._correlations.append(spearman(losses, full))
         self._seconds.append(seconds)
 
     @property
@@ -46,11 +46,16 @@ class Fidelity:
         return statistics.median(self._seconds[1:] or self._seconds)
 
 
+def overlap(one: Float[Tensor, " batch"], other: Float[Tensor, " batch"], k: int) -> float:
+    """The share of the k highest that both agree on."""
+    return len(set(_top(one, k)) & set(_top(other, k))) / k
+
+
+def spearman(one: Float[Tensor, " batch"], other: Float[Tensor, " batch"]) -> float:
+    """The correlation of ranks, ties broken by position; 1 of a single value."""
+    ranks = torch.stack([values.argsort(stable=True).argsort().double() for values in (one, other)])
+    return float(torch.corrcoef(ranks)[0, 1]) if one.numel() > 1 else 1.0
+
+
 def _top(losses: Tensor, k: int) -> list[int]:
     return cast("Any", losses.sort(descending=True, stable=True).indices[:k]).tolist()
-
-
-def _spearman(a: Tensor, b: Tensor) -> float:
-    """The correlation of ranks; 1 where all are equal."""
-    ranks = torch.stack([values.argsort(stable=True).argsort().double() for values in (a, b)])
-    return float(torch.corrcoef(ranks)[0, 1]) if a.numel() > 1 else 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, distributed
 
+from litselect.callbacks.process_group import rank, world_size
 from litselect.scoring.ledger import COUNTS, FIELDS, Ledger
 
 _Op = distributed.ReduceOp
@@ -12,7 +13,7 @@ _Op = distributed.ReduceOp
 
 def highest(values: Tensor, device: torch.device) -> Tensor:
     """The highest of each value on any rank. A collective."""
-    return _reduced(values, _Op.MAX, device) if _several() else values
+    return _reduced(values, _Op.MAX, device) if world_size() > 1 else values
 
 
 def merge_ranks(ledger: Ledger, device: torch.device) -> None:
@@ -25,7 +26,7 @@ def merge_ranks(ledger: Ledger, device: torch.device) -> None:
         ledger: this rank's.
         device: where the ranks talk to each other.
     """
-    if not _several():
+    if world_size() == 1:
         return
     first = _first_with(ledger.step, _Op.MAX, device)
     for name in FIELDS:  # in one order on every rank
@@ -44,7 +45,7 @@ def least_seen(table: dict[str, Tensor], device: torch.device) -> dict[str, Tens
         table: this rank's columns, of which one is ``seen``.
         device: where the ranks talk to each other.
     """
-    if not _several():
+    if world_size() == 1:
         return table
     first = _first_with(_wide(table["seen"]), _Op.MIN, device)
     return {name: _of_one(values, first, device) for name, values in table.items()}
@@ -52,9 +53,8 @@ def least_seen(table: dict[str, Tensor], device: torch.device) -> dict[str, Tens
 
 def _first_with(values: Tensor, op: distributed.ReduceOp.RedOpType, device: torch.device) -> Tensor:
     """Where this is the first rank whose value is the highest, or the lowest, of all."""
-    rank = distributed.get_rank()
-    holders = torch.where(values == _reduced(values, op, device), rank, distributed.get_world_size())
-    return _reduced(holders, _Op.MIN, device) == rank
+    holders = torch.where(values == _reduced(values, op, device), rank(), world_size())
+    return _reduced(holders, _Op.MIN, device) == rank()
 
 
 def _of_one(values: Tensor, first: Tensor, device: torch.device) -> Tensor:
@@ -64,10 +64,6 @@ def _of_one(values: Tensor, first: Tensor, device: torch.device) -> Tensor:
 
 def _wide(values: Tensor) -> Tensor:
     return values.float() if values.is_floating_point() else values.int()  # not every backend adds short types
-
-
-def _several() -> bool:
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def _reduced(values: Tensor, op: distributed.ReduceOp.RedOpType, device: torch.device) -> Tensor:

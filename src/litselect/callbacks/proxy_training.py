@@ -8,6 +8,7 @@ import torch
 from torch import distributed, nn
 
 from litselect.callbacks.check_state import REMEDY
+from litselect.callbacks.process_group import rank, world_size
 from litselect.callbacks.requirements import fewest_rows
 from litselect.scoring.loss_source import proxy_loss
 from litselect.scoring.meta_gradients.private_streams import PrivateStreams
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def share_proxy(proxy: nn.Module, device: torch.device) -> None:
     """Move a proxy to `device`, and let all ranks have that of rank 0. A collective."""
     proxy.to(device)
-    if distributed.is_available() and distributed.is_initialized():
+    if world_size() > 1:
         for tensor in (*proxy.parameters(), *proxy.buffers()):
             distributed.broadcast(tensor.detach(), 0)
 
@@ -71,17 +72,17 @@ class ProxyTraining:
         proxy = self._proxy.train()
         with cast("PrivateStreams", self._streams), torch.enable_grad():
             cast("Any", proxy_loss(proxy, batch, self._loss_fn)).backward()
-        if distributed.is_available() and distributed.is_initialized():
+        if world_size() > 1:
             for parameter in proxy.parameters():
                 if parameter.grad is not None:
                     distributed.all_reduce(parameter.grad)
-                    parameter.grad /= distributed.get_world_size()
+                    parameter.grad /= world_size()
         self._optimizer.step()
         self._optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
         """The proxy, its optimizer and its random stream."""
-        if distributed.is_available() and distributed.is_initialized() and distributed.get_rank():
+        if rank():
             return {}  # all have the proxy of rank 0
         if self._loaded is not None:
             return self._loaded

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, distributed
 
+from litselect.callbacks.process_group import world_size
+
 if TYPE_CHECKING:
     from torch import nn
 
 
 def own_buffers(module: nn.Module) -> dict[str, Tensor]:
     """The buffers of this rank that are not what rank 0 has. A collective for each buffer, if there are more ranks."""
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+    if world_size() == 1:
         return {}
     own: dict[str, Tensor] = {}
     for name, buffer in _plain_buffers(module).items():

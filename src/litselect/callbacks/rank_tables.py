@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from litselect.callbacks.check_state import check_state
 from litselect.callbacks.merge_ranks import highest, least_seen
+from litselect.callbacks.process_group import rank, world_size
 from litselect.callbacks.run_state import gather_ranks
 from litselect.scoring import Ledger
 
@@ -57,12 +58,10 @@ def pick_tables(state: Any, *, together: bool) -> tuple[Ledger, Tensor]:
         ValueError: if `state` isn't what `gather_tables` made.
     """
     check_state("the ledger", state, {"common": {}, "ranks": []})
-    several = distributed.is_available() and distributed.is_initialized()
-    rank, world_size = (distributed.get_rank(), distributed.get_world_size()) if several else (0, 1)
     common, ranks = cast("Table", state["common"]), cast("list[Table]", state["ranks"])
     ledger, labels = Ledger(1), common["label"]
-    together = together or len(ranks) != world_size
-    for place, rows in enumerate(ranks if together else ranks[rank : rank + 1]):
+    together = together or len(ranks) != world_size()
+    for place, rows in enumerate(ranks if together else ranks[rank() : rank() + 1]):
         table = {name: values.index_put((rows["ids"].long(),), rows[name]) for name, values in common.items()}
         known, other = table.pop("label"), Ledger(1)
         other.load_state_dict(table)

@@ -11,6 +11,7 @@ from torch import distributed
 from litselect.callbacks.check_state import REMEDY, check_state
 from litselect.callbacks.counters import Counters
 from litselect.callbacks.kept import load_rated
+from litselect.callbacks.process_group import world_size
 from litselect.callbacks.proxy_training import ProxyTraining
 from litselect.callbacks.random_streams import streams_state
 from litselect.callbacks.rank_buffers import own_buffers
@@ -31,9 +32,9 @@ def selector_name(selector: Selector) -> str:
 
 def gather_ranks(own: dict[str, Any]) -> list[dict[str, Any]]:
     """The states of all ranks, in order. A collective: Lightning asks every rank for its state, and saves one."""
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if world_size() == 1:
         return [own]
-    states: list[Any] = [None] * distributed.get_world_size()
+    states: list[Any] = [None] * world_size()
     distributed.all_gather_object(states, own)
     return cast("list[dict[str, Any]]", states)
 
