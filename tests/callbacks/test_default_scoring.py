@@ -20,7 +20,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from litselect.callbacks import SelectiveBackprop
+from litselect.callbacks import Budget, SelectiveBackprop
 from litselect.scoring import ScoringPass
 from tests.callbacks import ranks
 from tests.callbacks.kit import Classifier, differences, loader, rows, weights
@@ -381,6 +381,15 @@ def test_what_is_known_too_late(solo: Any, settings: dict[str, Any], reason: str
     assert not remembers(callback)
     assert len(said) == 1
     assert reason in said[0]
+
+
+@pytest.mark.parametrize(("epochs", "remembered"), [(0.75, False), (1, False), (1.25, True)])
+def test_a_budget_may_end_with_the_first_epoch(solo: Any, epochs: float, remembered: bool, said: list[str]) -> None:
+    net, callback = solo.make(Classifier), SelectiveBackprop(keep=0.5, seed=0)
+    solo.fit(net, callback, Budget(candidates=round(epochs * N)), data=data(), max_epochs=-1)
+    assert remembers(callback) == remembered
+    assert min(len(ids) for ids in net.steps) == 6  # it selects in any case
+    assert len(said) == (not remembered)
 
 
 # ---------------------------------------------------------------------- several fits, checkpoints

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from litselect.selectors import LossPercentile
 
 _FLOOR: Final = 0.1
+_ENDS: Final = "selection ends with the first epoch, by which they would be known"
 
 
 def default_floor(keep: float) -> float:
@@ -95,7 +96,9 @@ class DefaultScoring:
     def agree(self) -> None:
         """Give up on all ranks what can't be had on one. A collective, before any row of the epoch is chosen."""
         memory = self._callback.memory
-        self._agree("" if memory is None else memory.doubts.reason)
+        doubt = "" if memory is None else memory.doubts.reason
+        begins = not self._goes_on and self._trainer.current_epoch == 0
+        self._agree(doubt or (_ENDS if begins and self._epochs() <= 1 else ""))  # as a budget may have foretold by now
 
     def _agree(self, doubt: str) -> None:
         reasons: list[str] = []
@@ -141,7 +144,7 @@ class DefaultScoring:
             raise ValueError(reason)
 
     def _about_length(self, loader: Any) -> str:
-        trainer, end = self._trainer, self._callback.phase.end
+        trainer = self._trainer
         try:
             batches = float(len(loader))
         except (TypeError, NotImplementedError):  # a stream, whose length nobody knows
@@ -149,12 +152,16 @@ class DefaultScoring:
         limit = trainer.limit_train_batches
         if limit != 1.0 if isinstance(limit, float) else limit < batches:
             return f"limit_train_batches={limit} leaves out examples in every epoch"
-        epochs = math.inf if trainer.max_epochs is None or trainer.max_epochs < 0 else float(trainer.max_epochs)
+        steps = math.inf
         if trainer.max_steps > 0:
-            epochs = min(epochs, trainer.max_steps * trainer.accumulate_grad_batches / batches)
-        if min(epochs, end * epochs if isinstance(end, float) else end) <= 1:
-            return "selection ends with the first epoch, by which they would be known"
-        return ""
+            steps = trainer.max_steps * trainer.accumulate_grad_batches / batches
+        return _ENDS if self._epochs(steps) <= 1 else ""
+
+    def _epochs(self, most: float = math.inf) -> float:
+        """In which there is selection, of a training of so many at most."""
+        limit, end = self._trainer.max_epochs, self._callback.phase.end
+        epochs = most if limit is None or limit < 0 else min(most, float(limit))
+        return min(epochs, end * epochs if isinstance(end, float) else end)
 
     def _about_ids(self, loader: Any) -> str:
         if self._callback.ids is not None:
