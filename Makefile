@@ -16,9 +16,10 @@ speed: $(VENV)/.experiments
 # What selection buys at equal cost (docs/benchmark/index.md): about three hours on two cores, kept at any point when
 # interrupted. DATA holds train/<class>/* and val/<class>/*, such as CIFAR-10 as image files.
 DATA ?= data/cifar10
+SCENARIOS ?= clean noise
 BENCHMARK := data.root=$(DATA) hydra/launcher=joblib hydra.launcher.n_jobs=2
 benchmark-small: $(VENV)/.sweeps
-	for scenario in clean noise; do \
+	for scenario in $(SCENARIOS); do \
 	  $(BIN)/python -m experiments.tune experiment=benchmark_small_$$scenario trainer.max_epochs=5 \
 	    learning_rates=[0.05,0.1,0.2,0.4] hydra.run.dir=runs/benchmark-small/$$scenario/tuning $(BENCHMARK) && \
 	  $(BIN)/python -m experiments.compare experiment=benchmark_small_$$scenario \
