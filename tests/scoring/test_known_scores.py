@@ -15,16 +15,26 @@ ALL = torch.arange(5)
 def ledger() -> Ledger:
     """Five examples, of which the last has never been seen."""
     found = Ledger(5)
-    found.record(torch.arange(4), torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.9, 0.2, 0.2, 0.5]), 3)
+    found.record(torch.arange(4), torch.tensor([4.0, 1.0, 1.0, 2.0]), torch.tensor([0.1, 0.9, 0.8, 0.5]), 3)
     return found
 
 
-def test_ranks_are_those_of_the_percentiles_at_their_time() -> None:
+def test_ranks_are_those_of_the_last_losses() -> None:
     known = KnownScores(ledger())
     known.begin_epoch(4)
     assert known.of(ALL)["percentiles"].tolist() == [0.875, 0.25, 0.25, 0.625, 1.0]
-    assert known.mean_loss == 2.5
-    assert known.of(ALL)["losses"].tolist() == [1, 2, 3, 4, UNKNOWN_LOSS]
+    assert known.mean_loss == 2
+    assert known.of(ALL)["losses"].tolist() == [4, 1, 1, 2, UNKNOWN_LOSS]
+
+
+def test_what_was_not_renewed_rises_while_losses_fall() -> None:
+    book = ledger()
+    known = KnownScores(book)
+    for epoch, losses in enumerate(([3.0, 1.5], [2.0, 0.9], [0.5, 0.4])):  # of the examples 0 and 3
+        book.record(torch.tensor([0, 3]), torch.tensor(losses), torch.tensor([0.9, 0.5]), 4 + epoch)
+        known.begin_epoch(5 + epoch)
+    ranks = known.of(ALL)["percentiles"]
+    assert ranks[1] == ranks[2] > ranks[0] > ranks[3]  # the easiest at first
 
 
 def test_one_is_kept_for_the_unknown() -> None:
@@ -55,7 +65,7 @@ def test_frozen_scores_are_those_of_the_beginning(frozen: bool) -> None:
     known.begin_epoch(4)
     book.record(ALL, torch.zeros(5), torch.zeros(5), 4)
     found = known.of(ALL)
-    assert (found["losses"].tolist() == [1, 2, 3, 4, UNKNOWN_LOSS]) == frozen
+    assert (found["losses"].tolist() == [4, 1, 1, 2, UNKNOWN_LOSS]) == frozen
     assert found["percentiles"].tolist() == [0.875, 0.25, 0.25, 0.625, 1.0]
 
 

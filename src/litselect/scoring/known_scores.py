@@ -35,14 +35,17 @@ class KnownScores:
         self.mean_loss: float | None = None
         self._frozen = frozen
         self._entries = self._read() if frozen else {}
-        self._ranks = torch.ones_like(ledger.percentile)
+        self._ranks = torch.ones_like(ledger.loss)
         self._epochs: list[int] = []  # the number of the first batch of each
 
     def _read(self) -> dict[str, Tensor]:
         return {name: getattr(self.ledger, name).to("cpu", copy=True) for name in ("loss", "confidence", "step")}
 
     def begin_epoch(self, step: int) -> None:
-        """Rank all examples, at batch number `step`.
+        """Rank all examples by their last known losses, at batch number `step`.
+
+        Losses fall as training goes on, so an example that was not trained for long ranks higher than it did then,
+        until its loss is renewed. Ranks among the losses of its own time would leave it where it is.
 
         Ties share the middle of their ranks; 1 is kept for examples whose loss is not known.
         """
@@ -50,18 +53,18 @@ class KnownScores:
             self._epochs.append(step)
         if self._frozen:
             self._entries = self._read()
-        percentile = self.ledger.percentile
-        known = int(len(percentile) - percentile.isnan().sum())
-        ranked, order = percentile.sort()  # NaN last
+        losses = self.ledger.loss
+        known = int(len(losses) - losses.isnan().sum())
+        ranked, order = losses.sort()  # NaN last
         ties: Any = cast("Any", ranked[:known]).unique_consecutive(return_inverse=True, return_counts=True)
         group, sizes = cast("Tensor", ties[1]), cast("Tensor", ties[2]).double()
         middle = (sizes.cumsum(0) - sizes / 2) / max(1, known)
-        self._ranks = torch.ones_like(percentile)
+        self._ranks = torch.ones_like(losses)
         # Just below 1 in float32, whatever rounding does.
-        self._ranks[order[:known]] = middle.to(percentile.dtype).clamp_max(1 - 2**-24)[group]
+        self._ranks[order[:known]] = middle.to(losses.dtype).clamp_max(1 - 2**-24)[group]
         if self._frozen:
             self._ranks = self._ranks.cpu()
-        self.mean_loss = self.ledger.loss.nanmean(dtype=torch.float64).item() if known else None
+        self.mean_loss = losses.nanmean(dtype=torch.float64).item() if known else None
 
     def of(self, ids: Int[Tensor, " batch"]) -> dict[str, Any]:
         """What is known of `ids`, by the names under which selectors take it. ``[N]`` each, and the mean loss."""

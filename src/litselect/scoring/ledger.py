@@ -47,8 +47,8 @@ class Ledger:
     Attributes:
         loss: ``[size]`` float32, last known loss, NaN where there is none.
         smoothed: ``[size]`` float32, exponential average of the losses.
-        percentile: ``[size]`` float32 in [0, 1], rank of the last loss among the losses of its time: losses of
-            different ages are not comparable, their ranks are.
+        percentile: ``[size]`` float32 in [0, 1], rank of the last loss among the losses of its time, weighed
+            by the inverse of the probability with which they were trained.
         step: ``[size]`` int32, incoming batch that `loss` dates from, -1 where there is none.
         first_learned: ``[size]`` int32, batch in which the example was first predicted correctly, -1 if never.
         seen: ``[size]`` int16, how often the example was a candidate. Counts stop at about 32,000.
