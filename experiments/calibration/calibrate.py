@@ -29,7 +29,7 @@ def calibrate(calibration: Calibration, config: DictConfig, data: ImageData, sco
         data: of that run.
         scorings: the scoring passes that are to be priced.
     """
-    batches = (data.source.batch_size, max(data.source.batch_size, data.source.rows_at_once))
+    batches = (data.source.batch_size, data.source.most_rows)
     sizes = sorted({max(1, round(share * rows)) for share in SHARES for rows in batches})
     scored = {piece: (kind, scoring) for scoring in scorings for kind, piece in scoring_pieces(scoring).items()}
     known = calibration.pieces

@@ -41,7 +41,7 @@ class Workbench:
     def __init__(self, config: DictConfig, data: ImageData) -> None:
         source = data.source
         self.data = data.training_on(data.train)
-        self.rows = max(source.batch_size, source.rows_at_once)
+        self.rows = source.most_rows
         _, channels, _, size = data.train.pixels.shape
         with torch.random.fork_rng():
             net = build(config, "model", channels=channels, size=size, classes=data.train.classes)

@@ -91,6 +91,11 @@ class Source(ABC):
         """Candidates in a batch."""
         return self.batch_size if self.candidates is None else self.candidates
 
+    @property
+    def most_rows(self) -> int:
+        """Rows that go through a network at once, at most."""
+        return max(self.batch_size, self.rows_at_once)
+
     @abstractmethod
     def read(self) -> tuple[Images, Images]:
         """The clean training set and the test set.

@@ -97,8 +97,8 @@ class DefaultScoring:
         """Give up on all ranks what can't be had on one. A collective, before any row of the epoch is chosen."""
         memory = self._callback.memory
         doubt = "" if memory is None else memory.doubts.reason
-        begins = not self._goes_on and self._trainer.current_epoch == 0
-        self._agree(doubt or (_ENDS if begins and self._epochs() <= 1 else ""))  # as a budget may have foretold by now
+        ends = self._begins() and self._epochs() <= 1  # as a budget may have foretold by now
+        self._agree(doubt or (_ENDS if ends else ""))
 
     def _agree(self, doubt: str) -> None:
         reasons: list[str] = []
@@ -139,9 +139,12 @@ class DefaultScoring:
         Raises:
             ValueError: with the reason.
         """
-        begins = not self._goes_on and self._trainer.current_epoch == 0
-        if reason := (begins and self._about_length(loader)) or self._about_ids(loader):
+        if reason := (self._begins() and self._about_length(loader)) or self._about_ids(loader):
             raise ValueError(reason)
+
+    def _begins(self) -> bool:
+        """Whether this is the first epoch of all."""
+        return not self._goes_on and self._trainer.current_epoch == 0
 
     def _about_length(self, loader: Any) -> str:
         trainer = self._trainer

@@ -13,13 +13,7 @@ if TYPE_CHECKING:
 
 
 class Fidelity:
-    """Of one way to score, over some batches.
-
-    Attributes:
-        overlap: the share of the k rows of highest loss that are those of the full pass, the mean over batches.
-        correlation: Spearman's, the mean over batches.
-        seconds: the median over batches but the first.
-    """
+    """Of one way to score, over some batches."""
 
     def __init__(self) -> None:
         self._overlaps: list[float] = []
@@ -34,15 +28,18 @@ class Fidelity:
         self._seconds.append(seconds)
 
     @property
-    def overlap(self) -> float:  # noqa: D102 - above
+    def overlap(self) -> float:
+        """The share of the k rows of highest loss that are those of the full pass, the mean over batches."""
         return statistics.mean(self._overlaps)
 
     @property
-    def correlation(self) -> float:  # noqa: D102 - above
+    def correlation(self) -> float:
+        """Spearman's, the mean over batches."""
         return statistics.mean(self._correlations)
 
     @property
-    def seconds(self) -> float:  # noqa: D102 - above
+    def seconds(self) -> float:
+        """The median over batches but the first."""
         return statistics.median(self._seconds[1:] or self._seconds)
 
 
