@@ -9,7 +9,6 @@ import torch
 from experiments.records import Row
 from litselect.scoring import Ledger
 from litselect.scoring.known_scores import KnownScores
-from litselect.scoring.loss_ranks import LossRanks
 
 BATCH, UPDATES = 128, 200
 
@@ -17,14 +16,14 @@ BATCH, UPDATES = 128, 200
 def measure(sizes: Sequence[int], rounds: int) -> list[Row]:
     """A row for each size: medians of wall-clock time. Sizes take turns, so that all meet the same disturbances."""
     torch.manual_seed(0)
-    ledgers, ranks = [_filled(size) for size in sizes], LossRanks()
+    ledgers = [_filled(size) for size in sizes]
     found: list[list[tuple[float, float, float]]] = [[] for _ in sizes]
     for _ in range(rounds):
         for known, own in zip(ledgers, found, strict=True):
             ids = torch.randint(known.ledger.size, (BATCH,))
             own.append(
                 (
-                    _seconds(lambda known=known: _update(known, ranks), UPDATES),
+                    _seconds(lambda known=known: _update(known), UPDATES),
                     _seconds(lambda known=known, ids=ids: known.of(ids), UPDATES),
                     _seconds(lambda known=known: known.begin_epoch(1), 1),
                 )
@@ -54,14 +53,15 @@ def _filled(size: int) -> KnownScores:
     """A ledger that knows every example."""
     ledger = Ledger(size)
     ledger.record(torch.arange(size), torch.rand(size), torch.rand(size), 0)
-    return KnownScores(ledger)
+    known = KnownScores(ledger)
+    known.begin_epoch(0)
+    return known
 
 
-def _update(known: KnownScores, ranks: LossRanks) -> None:
+def _update(known: KnownScores) -> None:
     """All that a trained batch asks for."""
     ids, losses = torch.randint(known.ledger.size, (BATCH,)), torch.rand(BATCH)
     known.ledger.see(ids)
     known.ledger.train(ids)
-    ranks.append(losses, torch.ones(BATCH))
-    known.ledger.record(ids, losses, ranks.percentile(losses), 1)
+    known.ledger.record(ids, losses, known.rank(losses), 1)
     known.ledger.predict(ids, losses, losses > 0.5, 1)

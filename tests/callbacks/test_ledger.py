@@ -19,6 +19,7 @@ from torch.utils.data import (
 )
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop, tapped_sampler
+from litselect.callbacks.example_memory import ExampleMemory
 from litselect.selectors import InfoBatch, KeepAll, LossPercentile, RandomSubset, Stratified, TopLoss, Uncertainty
 from tests.callbacks.kit import Classifier, Notes, differences, rows
 
@@ -433,6 +434,24 @@ def test_max_age_scores_only_rows_that_are_too_old(solo: Any) -> None:
     # All trained in epoch 0, half of them in epoch 1: the others are two epochs old in epoch 2.
     assert callback.counters.scored == N // 2 + N * 0
     assert int(callback.ledger.scored.max()) == 1
+
+
+def test_rows_scored_now_and_rows_remembered_rank_on_one_scale(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, Any]] = []
+    asked = ExampleMemory.refreshed
+
+    def refreshed(memory: ExampleMemory, ids: Any, rows: Any, *rest: Any) -> dict[str, Any]:
+        known = asked(memory, ids, rows, *rest)
+        seen.append({"some": rows is not None and 0 < len(rows) < len(ids), **known})
+        return known
+
+    monkeypatch.setattr(ExampleMemory, "refreshed", refreshed)
+    solo.fit(solo.make(Noting), SelectiveBackprop(0.5, max_age=1), data=loader(shuffle=True), max_epochs=4)
+    mixed = [known for known in seen if known["some"]]
+    assert mixed
+    for known in mixed:
+        order = known["losses"].argsort()
+        assert bool((known["percentiles"][order].diff() >= 0).all())
 
 
 # ---------------------------------------------------------------------- nothing else changes

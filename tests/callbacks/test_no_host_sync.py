@@ -171,7 +171,7 @@ def test_a_batch_passes_the_memory_without_waiting() -> None:
             known = memory.recall(arrived)
             memory.refreshed(arrived, None, heard(4), step, frozenset({"percentiles"}))
             memory.refreshed(arrived, elsewhere(rows), heard(2), step, frozenset())
-            memory.trained(arrived[:2], heard(2), step, elsewhere(torch.tensor([0.5, 0.2])))
+            memory.trained(arrived[:2], heard(2), step)
     assert syncs.found == []
     assert here(known["targets"]).tolist() == classes
     assert all(isinstance(value, Elsewhere) for name, value in known.items() if name != "mean_loss")
@@ -185,7 +185,7 @@ def test_choices_ahead_of_loading_read_what_lies_on_the_cpu() -> None:
             syncs.found.clear()
             known = memory.recall(ids)
             arrived, _ = memory.arrive(None, None, step, 4)  # type: ignore[arg-type]
-            memory.trained(arrived, heard(4), step, None)
+            memory.trained(arrived, heard(4), step)
     assert syncs.found == []
     assert known["targets"].tolist() == [0, 0, 0, 0], "as the epoch found them"
 

@@ -1,4 +1,4 @@
-"""Ranks over the data set, ages, and the distribution of current losses."""
+"""Ranks over the data set, and ages."""
 
 import math
 
@@ -7,7 +7,6 @@ import torch
 
 from litselect.scoring import Ledger
 from litselect.scoring.known_scores import UNKNOWN_LOSS, KnownScores
-from litselect.scoring.loss_ranks import LossRanks
 
 ALL = torch.arange(5)
 
@@ -87,37 +86,41 @@ def test_examples_that_come_later_are_not_known() -> None:
     assert known.of(torch.tensor([0, 7]))["percentiles"].tolist() == [0.875, 1.0]
 
 
-# ---------------------------------------------------------------------- the current losses
+# ---------------------------------------------------------------------- where a new loss stands
 
 
-def test_trained_rows_stand_for_those_that_were_not() -> None:
-    """A size-biased sample: the median of all examples is found only with the weights."""
-    generator = torch.Generator().manual_seed(0)
-    losses = torch.rand(200_000, generator=generator)
-    inclusion = losses.square().clamp_min(0.05)
-    chosen = torch.rand(200_000, generator=generator) < inclusion
-    biased, weighed = LossRanks(20_000), LossRanks(20_000)
-    biased.append(losses[chosen][:20_000])
-    weighed.append(losses[chosen][:20_000], 1 / inclusion[chosen][:20_000])
-    places = torch.tensor([0.25, 0.5, 0.75])
-    assert (weighed.percentile(places) - places).abs().max() < 0.02
-    assert (biased.percentile(places) - places).abs().max() > 0.2
+def test_rank_among_the_known() -> None:
+    known = KnownScores(ledger())
+    known.begin_epoch(4)
+    assert known.rank(torch.tensor([9.0, 3.0, 1.0, 0.0])).tolist() == pytest.approx([0.9, 0.7, 0.3, 0.1])
+    known.ledger.record(ALL, torch.full((5,), 20.0), torch.ones(5), 4)
+    assert known.rank(torch.tensor([9.0])).item() == pytest.approx(0.9), "the known are those of the epoch's beginning"
 
 
-def test_the_oldest_are_forgotten() -> None:
-    ranks = LossRanks(4)
-    ranks.append(torch.tensor([9.0, 9.0, 9.0]))
-    ranks.append(torch.tensor([1.0, 2.0, 3.0]))
-    assert ranks.percentile(torch.tensor([2.0, 9.0])).tolist() == [0.375, 0.875]
-    ranks.append(torch.arange(6.0))
-    assert ranks.percentile(torch.tensor([2.5])).tolist() == [0.5]
+def test_rank_in_the_first_epoch_is_that_in_the_batch() -> None:
+    known = KnownScores(Ledger(5))
+    for begin in (False, True):
+        if begin:
+            known.begin_epoch(0)
+        assert known.rank(torch.tensor([7.0, 3.0, 3.0, 5.0])).tolist() == pytest.approx([0.8, 0.3, 0.3, 0.6])
 
 
-def test_state_of_ranks() -> None:
-    ranks, other = LossRanks(4), LossRanks(4)
-    ranks.append(torch.rand(3), torch.rand(3))
-    other.load_state_dict(ranks.state_dict())
-    for each in (ranks, other):
-        each.append(torch.tensor([0.5, 0.1]))
-    losses = torch.rand(5)
-    assert torch.equal(ranks.percentile(losses), other.percentile(losses))
+def test_no_rank_of_a_loss_is_one() -> None:
+    many = Ledger(2**25)
+    many.loss.zero_()
+    known = KnownScores(many)
+    known.begin_epoch(1)
+    assert known.rank(torch.tensor([1.0])) < 1
+
+
+def test_ranks_go_on_from_a_state() -> None:
+    """Although the ledger itself has gone on."""
+    book = ledger()
+    known, other = KnownScores(book), KnownScores(book)
+    known.begin_epoch(4)
+    book.record(ALL, torch.arange(5.0), torch.zeros(5), 4)
+    other.load_state_dict(known.state_dict())
+    losses = torch.tensor([0.5, 1.5, 3.0])
+    assert torch.equal(other.rank(losses), known.rank(losses))
+    other.begin_epoch(5)
+    assert not torch.equal(other.rank(losses), known.rank(losses))

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from litselect.scoring import Ledger, LossCapture, LossObserver, LossWeights, Scores
 from litselect.scoring.known_scores import KnownScores
-from litselect.scoring.loss_ranks import LossRanks
 from litselect.scoring.no_trace import NoTrace, TraceMemory
 from litselect.scoring.predictions import predictions
 from litselect.scoring.rows import count_rows, join, take_rows
@@ -59,20 +58,6 @@ def test_ledger_that_waits_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> 
     assert syncs.operations == ["_local_scalar_dense"]
 
 
-def test_ranks_of_losses() -> None:
-    """Also where the ring wraps, and with weights."""
-    ranks, on_cpu = LossRanks(8), LossRanks(8)
-    for step in range(4):
-        weights = losses(9) + 1
-        with HostSyncs() as syncs:
-            ranks.append(elsewhere(losses(step)), elsewhere(weights))
-            found = ranks.percentile(elsewhere(losses(step)))
-        on_cpu.append(losses(step), weights)
-        assert here(found).equal(on_cpu.percentile(losses(step)))
-        if step:  # the ring goes to the device with the first losses
-            assert syncs.found == []
-
-
 def test_what_is_known_of_a_batch() -> None:
     """The ranking itself waits, once an epoch: `begin_epoch` says how many losses are known."""
     with HostSyncs() as once:
@@ -83,7 +68,9 @@ def test_what_is_known_of_a_batch() -> None:
     assert "_local_scalar_dense" in once.operations
     with HostSyncs() as syncs:
         scores = known.of(ids)
+        ranks = known.rank(elsewhere(losses(1)))
     assert syncs.found == []
+    assert isinstance(ranks, Elsewhere)
     assert here(scores["losses"]).equal(losses(0))
     assert isinstance(scores["ages"], Elsewhere)
 

@@ -15,7 +15,7 @@ class Chosen:
     Args:
         batch: the rows.
         rows: how many.
-        extras: of each row, what there is of ``weights`` of the loss, ``ids`` and ``inclusion`` probability.
+        extras: of each row, what there is of ``weights`` of the loss and ``ids``.
         factor: of the loss.
     """
 

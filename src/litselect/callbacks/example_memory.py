@@ -18,11 +18,10 @@ from litselect.callbacks.score_plan import ScorePlan
 from litselect.callbacks.tapped_sampler import Decide
 from litselect.scoring import Ledger, Scores
 from litselect.scoring.known_scores import KnownScores
-from litselect.scoring.loss_ranks import LossRanks
 from litselect.scoring.predictions import predictions
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Int
     from pytorch_lightning import Trainer
 
     from litselect.selectors import Selection
@@ -44,7 +43,6 @@ class ExampleMemory:
         self.plan = plan
         self.ledger = Ledger(1)
         self.known = KnownScores(self.ledger)
-        self.ranks = LossRanks()
         self.labels: Tensor | None = None  # [size] int32, the class of each example, -1 where it is not known
         self._early_labels: Tensor | None = None  # on the CPU, as the epoch found them, if `_frozen`
         self.alarms = Alarms()
@@ -215,27 +213,24 @@ class ExampleMemory:
     def scored(self, ids: Int[Tensor, " batch"], scores: Scores, step: int) -> None:
         """Enter the losses of a scoring pass."""
         self.ledger.score(ids)
-        self._enter(ids, scores, step, None)
+        self._enter(ids, scores, step)
 
-    def trained(
-        self, ids: Int[Tensor, " batch"], scores: Scores | None, step: int, inclusion: Float[Tensor, " batch"] | None
-    ) -> None:
+    def trained(self, ids: Int[Tensor, " batch"], scores: Scores | None, step: int) -> None:
         """Count trained rows, and enter their losses where those were overheard.
 
         Args:
             ids: whose.
             scores: their losses.
             step: the number of the batch.
-            inclusion: the probabilities with which they were chosen; None where all were trained.
         """
         self.ledger.train(ids)
         if scores is not None:
-            self._enter(ids, scores, step, None if inclusion is None else 1 / inclusion.clamp_min(1e-6))
+            self._enter(ids, scores, step)
 
-    def _enter(self, ids: Tensor, scores: Scores, step: int, weights: Tensor | None) -> None:
+    def _enter(self, ids: Tensor, scores: Scores, step: int) -> None:
         device = ids.device
-        self.ranks.append(scores.losses, weights)
-        self.ledger.record(ids, scores.losses.to(device), self.ranks.percentile(scores.losses).to(device), step)
+        losses = scores.losses.to(device)
+        self.ledger.record(ids, losses, self.known.rank(losses), step)
         if (predicted := predictions(scores)) is not None:
             confidences, correct = predicted
             self.ledger.predict(ids, confidences.to(device), correct.to(device), step)
@@ -263,12 +258,11 @@ class ExampleMemory:
 
     def own_state(self) -> dict[str, Any]:
         """What only this rank knows."""
-        return {**self.ranks.state_dict(), "seed": self.seed, "doubt": self.doubts.reason}
+        return {"seed": self.seed, "doubt": self.doubts.reason}
 
     def load_state_dict(self, state: dict[str, Any], own: dict[str, Any]) -> None:
         """Continue from what the ranks knew of the data set, once that is met, and from what only this one did."""
         self._loaded = state
-        self.ranks.load_state_dict(own)
         self.seed, self.doubts.reason = own["seed"], own["doubt"]
 
     def _recollect(self, *, together: bool) -> None:

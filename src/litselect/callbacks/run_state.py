@@ -55,7 +55,7 @@ def own_state(
         "streams": None if device is None else streams_state(device),
         "ratings": {} if callback.ratings is None else callback.ratings.state_dict(),
         "kept_labels": callback.kept_labels.state_dict(),
-        "loss_ranks": None if callback.memory is None else callback.memory.own_state(),
+        "memory": None if callback.memory is None else callback.memory.own_state(),
         "buffers": {} if module is None else own_buffers(module),
         "auto": {} if callback.auto is None else callback.auto.state_dict(),
         "proxy": {} if callback.proxy is None else callback.proxy.state_dict(),
@@ -123,7 +123,7 @@ def load_own(callback: ExampleSelection, state: dict[str, Any], remembered: dict
     if state["selector"] is not None:
         load_selector(callback.selector, state["selector"])
     if callback.memory is not None and remembered is not None:
-        callback.memory.load_state_dict(remembered, state["loss_ranks"])
+        callback.memory.load_state_dict(remembered, state["memory"])
     if callback.auto is not None and state["auto"]:
         callback.auto.load_state_dict(state["auto"])
         callback.scoring = callback.auto.scoring

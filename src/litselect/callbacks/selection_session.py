@@ -94,7 +94,7 @@ class SelectionSession:
         memory, extras = self.callback.memory, {} if self._chosen is None else self._chosen.extras
         if memory is not None and "ids" in extras:
             step = self.trainer.fit_loop.epoch_loop.total_batch_idx
-            memory.trained(extras["ids"], self._heard, step, extras.get("inclusion"))
+            memory.trained(extras["ids"], self._heard, step)
         self._chosen = self._heard = None  # free their memory
         if self._scorer.reused is not None:
             self._scorer.reused.drop()
@@ -184,12 +184,9 @@ class SelectionSession:
     def _take(self, batch: Any, n: int, selection: Selection, factor: float, *, loaded: bool = False) -> Chosen | None:
         """The chosen rows, or the batch itself where it is `loaded` with nothing else."""
         ids = None if self._ids is None else self._ids[selection.indices.to(self._ids.device, non_blocking=True)]
-        memory = self.callback.memory
-        heard = memory is not None and memory.plan.overhears
-        extras = present(weights=selection.weights, ids=ids, inclusion=selection.inclusion if heard else None)
-        if self.callback.refill:  # which puts rows together that were chosen with and without
-            always = [name for name, has in (("weights", self.callback.selector.weighted), ("inclusion", heard)) if has]
-            extras = {**dict.fromkeys(always, torch.ones(len(selection))), **extras}
+        extras = present(weights=selection.weights, ids=ids)
+        if self.callback.refill and self.callback.selector.weighted:  # whose queue holds rows with and without weights
+            extras = {"weights": torch.ones(len(selection)), **extras}
         extras = {name: values.to(self.module.device, non_blocking=True) for name, values in extras.items()}
         rows = torch.arange(n) if loaded else selection.indices
         if self.callback.refill:

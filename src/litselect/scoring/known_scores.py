@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 UNKNOWN_LOSS = torch.finfo(torch.float32).max
 """Stands for a loss that is not known: such examples come first."""
 
+_BELOW_ONE = 1 - 2**-24  # in float32, whatever rounding does: a rank of 1 says that no loss is known
+
 
 class KnownScores:
     """The ledger as selectors see it: ranks over the whole data set, which are made once an epoch.
 
     So a choice does not depend on how far ahead of the training the loader's workers are.
 
-    Cost: one sort of the ledger an epoch (a second for ten million examples), then one indexed read a batch.
+    Cost: one sort of the ledger an epoch (a second for ten million examples), then one indexed read a batch; a copy of
+    the losses in order, and the ranks, 4 bytes an example each.
 
     Args:
         ledger: whose entries are read.
@@ -36,6 +39,7 @@ class KnownScores:
         self._frozen = frozen
         self._entries = self._read() if frozen else {}
         self._ranks = torch.ones_like(ledger.loss)
+        self._sorted = ledger.loss[:0]  # the losses that are ranked
         self._epochs: list[int] = []  # the number of the first batch of each
 
     def _read(self) -> dict[str, Tensor]:
@@ -59,12 +63,24 @@ class KnownScores:
         ties: Any = cast("Any", ranked[:known]).unique_consecutive(return_inverse=True, return_counts=True)
         group, sizes = cast("Tensor", ties[1]), cast("Tensor", ties[2]).double()
         middle = (sizes.cumsum(0) - sizes / 2) / max(1, known)
+        self._sorted = ranked[:known].clone()  # or the NaNs would be kept with them
         self._ranks = torch.ones_like(losses)
-        # Just below 1 in float32, whatever rounding does.
-        self._ranks[order[:known]] = middle.to(losses.dtype).clamp_max(1 - 2**-24)[group]
+        self._ranks[order[:known]] = middle.to(losses.dtype).clamp_max(_BELOW_ONE)[group]
         if self._frozen:
             self._ranks = self._ranks.cpu()
         self.mean_loss = losses.nanmean(dtype=torch.float64).item() if known else None
+
+    def rank(self, losses: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """The rank that each of these losses would have, came it to those that are ranked. ``[N]`` float32 in (0, 1).
+
+        Equal losses share the middle of their ranks. While none is ranked, in the first epoch, the batch's own are.
+        No host sync.
+        """
+        losses = losses.detach().to(self._sorted)
+        ranked = self._sorted if len(self._sorted) else losses.sort().values
+        below = torch.searchsorted(ranked, losses)
+        not_above = torch.searchsorted(ranked, losses, right=True)
+        return ((below + not_above + 1) / (2 * len(ranked) + 2)).clamp_max(_BELOW_ONE)
 
     def of(self, ids: Int[Tensor, " batch"]) -> dict[str, Any]:
         """What is known of `ids`, by the names under which selectors take it. ``[N]`` each, and the mean loss."""
@@ -100,6 +116,7 @@ class KnownScores:
         """All but the ledger."""
         return {
             "ranks": self._ranks.to("cpu", copy=True),
+            "sorted": self._sorted.to("cpu", copy=True),
             "epochs": list(self._epochs),
             "mean_loss": self.mean_loss,
             "entries": {name: tensor.clone() for name, tensor in self._entries.items()},
@@ -108,6 +125,7 @@ class KnownScores:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`."""
         self._ranks = state["ranks"].to(self._ranks.device, copy=True)
+        self._sorted = state["sorted"].to(self._sorted.device, copy=True)
         if state["entries"]:
             self._entries = {name: tensor.clone() for name, tensor in state["entries"].items()}
         self._epochs, self.mean_loss = list(state["epochs"]), state["mean_loss"]

@@ -47,8 +47,8 @@ class Ledger:
     Attributes:
         loss: ``[size]`` float32, last known loss, NaN where there is none.
         smoothed: ``[size]`` float32, exponential average of the losses.
-        percentile: ``[size]`` float32 in [0, 1], rank of the last loss among the losses of its time, weighed
-            by the inverse of the probability with which they were trained.
+        percentile: ``[size]`` float32 in [0, 1], rank that the last loss had, when it was computed, among those that
+            were known of the data set when the epoch began (in the first epoch: of the batch).
         step: ``[size]`` int32, incoming batch that `loss` dates from, -1 where there is none.
         first_learned: ``[size]`` int32, batch in which the example was first predicted correctly, -1 if never.
         seen: ``[size]`` int16, how often the example was a candidate. Counts stop at about 32,000.
@@ -109,7 +109,7 @@ class Ledger:
         Args:
             ids: which examples.
             losses: their losses.
-            percentiles: ranks of the losses among the current ones, in [0, 1].
+            percentiles: ranks of the losses, in [0, 1].
             step: the number of the batch.
         """
         losses = losses.detach().float()

@@ -68,7 +68,7 @@ def floored_probabilities(
     """
     n = law.numel()
     lowest = law.new_full((), min(floor, k / n))
-    if first is not None:
+    if first is not None and (first.device.type != "cpu" or first.any()):  # on the CPU looking is free, and spares work
         # The others get what the first leave, and no more, as they are smaller by a factor that no law makes up for. It
         # is a power of two, so that it changes no digit where there are no first ones.
         m, others = first.sum(), law.masked_fill(first, 0)
