@@ -3,8 +3,9 @@
 Every arm gets the same number of trials, `uniform` too, and is judged on a split of the training set after the last
 epoch; test images are never looked at. Without further installations a grid of `learning_rates`; with
 `hydra/sweeper=optuna trials=8`, Optuna's choice between the least and the greatest of them. `space` adds other settings
-for the arms that select; arms that train everything then try more learning rates instead. Writes `tuned.json` into
-`runs/tune/<data>-<model>`, for `python -m experiments.compare tuned=...`. Finished trials are kept.
+for the arms that select; arms that train everything then try more learning rates instead. With `pooled=true` all arms
+get the setting that is best for their mean. Writes `tuned.json` into `runs/tune/<data>-<model>`, for
+`python -m experiments.compare tuned=...`. Finished trials are kept.
 """
 
 import json
@@ -25,10 +26,10 @@ from experiments.cli import command, require_complete
 from experiments.errors import UsageError
 from experiments.overrides import handed_on
 from experiments.trial_run import FILE, TrialRun
-from experiments.tuned import Trial, best, write_tuned
+from experiments.tuned import Trial, best, best_of_all, write_tuned
 
 RATE = "optimizer.lr"
-OWN_KEYS = ("selections", "learning_rates", "space", "trials")
+OWN_KEYS = ("selections", "learning_rates", "space", "trials", "pooled")
 PER_TRIAL = ("selection", "evaluate_on", "out", RATE)
 RULE = "tune sets {} for each of its trials"
 INSTEAD = "selections=[...] and learning_rates=[...]"
@@ -45,6 +46,11 @@ def main(config: DictConfig) -> None:
         f"data.val_fraction={config.data.val_fraction}",
     ]
     optuna = launch.chosen("sweeper") == "optuna"
+    if config.pooled and (optuna or config.space):
+        raise UsageError(
+            f"pooled=true needs arms that all try the same, received space={list(config.space)} and "
+            f"hydra/sweeper={launch.chosen('sweeper')}; leave these out, or pooled=true"
+        )
     spaces = {arm: _space(config, optuna, option_of(arm) in TRAIN_EVERYTHING) for arm in chosen_arms(config)}
     settings = _sampling(config, optuna)
     job = TrialRun(out / "trials", {sweep.partition("=")[0] for space in spaces.values() for sweep in space})
@@ -62,8 +68,18 @@ def main(config: DictConfig) -> None:
             f"{arm}: {' '.join(found.overrides)}, best of {len(files)}, validation accuracy {found.accuracy:.4f}"
         )
     asked = [override for override in hydra.overrides.hydra if override != "hydra.mode=RUN"]  # Hydra's own addition
-    write_tuned(out / "tuned.json", trials, shlex.join(["python", "-m", "experiments.tune", *asked, *overrides]))
+    line = shlex.join(["python", "-m", "experiments.tune", *asked, *overrides])
+    write_tuned(out / "tuned.json", trials, _chosen(trials, config.pooled, console), line)
     console.print(f"python -m experiments.compare tuned={out / 'tuned.json'} uses them.")
+
+
+def _chosen(trials: dict[str, list[Trial]], pooled: bool, console: Console) -> dict[str, Trial]:
+    """What each arm gets."""
+    if not pooled:
+        return {arm: best(tried) for arm, tried in trials.items()}
+    found = best_of_all(trials)
+    console.print(f"all arms: {' '.join(found.overrides)}, mean validation accuracy {found.accuracy:.4f}")
+    return dict.fromkeys(trials, found)
 
 
 def _space(config: DictConfig, optuna: bool, plain: bool) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from experiments.errors import UsageError
@@ -31,10 +32,27 @@ def best(trials: list[Trial]) -> Trial:
     return max(trials, key=lambda trial: trial.accuracy)
 
 
-def write_tuned(file: Path, trials: dict[str, list[Trial]], command: str) -> None:
-    """Writes every trial of every arm, and the overrides of the best."""
+def best_of_all(trials: dict[str, list[Trial]]) -> Trial:
+    """The setting that is best for the mean of the arms, the first of several, and the mean.
+
+    Where arms hardly depend on a setting, the seed of one trial decides which is best for an arm; over all arms it
+    decides less, and it favours none.
+
+    Args:
+        trials: of each arm, of the same settings in the same order.
+    """
+    return best(
+        [
+            Trial(same[0].overrides, fmean(trial.accuracy for trial in same), "")
+            for same in zip(*trials.values(), strict=True)
+        ]
+    )
+
+
+def write_tuned(file: Path, trials: dict[str, list[Trial]], chosen: dict[str, Trial], command: str) -> None:
+    """Writes every trial of every arm, and the overrides that were chosen."""
     arms = {
-        arm: {"overrides": best(tried).overrides, "tried": [asdict(trial) for trial in tried]}
+        arm: {"overrides": chosen[arm].overrides, "tried": [asdict(trial) for trial in tried]}
         for arm, tried in trials.items()
     }
     write_json(file, {"command": command, "arms": arms})

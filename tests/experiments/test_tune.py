@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning import Trainer
 
 from experiments import trial_run
@@ -65,6 +66,41 @@ def test_a_grid(application: Command, tmp_path: Path, trained: list[str], capsys
     assert application("tune", *SMALL, NO_LOG, *asked) == 0
     assert len(trained) == 8  # nothing is trained twice
     assert tuned(tmp_path / "run") == found
+
+
+def test_pooled_arms_get_what_is_best_for_their_mean(
+    application: Command, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracies = {"uniform": {"0.001": 0.5, "0.2": 0.6}, "selective_backprop": {"0.001": 0.7, "0.2": 0.5}}
+
+    def known(job: Any, config: Any) -> float:
+        return accuracies[HydraConfig.get().runtime.choices["selection"]][str(config.optimizer.lr)]
+
+    def run(job: Any, config: Any) -> float:
+        overrides, accuracy = [f"optimizer.lr={config.optimizer.lr}"], known(job, config)
+        trial = {"overrides": overrides, "accuracy": accuracy, "folder": "none"}
+        (Path(HydraConfig.get().runtime.output_dir) / trial_run.FILE).write_text(json.dumps(trial))
+        return accuracy
+
+    monkeypatch.setattr(trial_run.TrialRun, "__call__", run)
+    for pooled, rate in ((False, "0.2"), (True, "0.001")):
+        assert application("tune", *SMALL, NO_LOG, "learning_rates=[0.001,0.2]", f"pooled={pooled}") == 0
+        arms = tuned(tmp_path / "run")["arms"]
+        assert arms["uniform"]["overrides"] == [f"optimizer.lr={rate}"]
+        assert arms["selective_backprop"]["overrides"] == ["optimizer.lr=0.001"]
+        assert [trial["accuracy"] for trial in arms["uniform"]["tried"]] == [0.5, 0.6]
+    assert trained == []
+
+
+@pytest.mark.parametrize("more", ['space=["keep=0.25,0.5"]', "hydra/sweeper=optuna"])
+def test_pooled_arms_must_try_the_same(
+    application: Command, trained: list[str], capsys: pytest.CaptureFixture[str], more: str
+) -> None:
+    if "optuna" in more:
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    assert application("tune", *SMALL, NO_LOG, "pooled=true", more) == 2
+    assert "pooled=true needs arms that all try the same" in capsys.readouterr().err
+    assert trained == []
 
 
 @optuna
