@@ -72,6 +72,8 @@ def small_multiples(count: int, columns: int = 4, height: float = 2.3, **shared:
     figure, panels = canvas(rows, columns, (max(11 / 4 * columns, 5), height * rows + 0.5), **shared)
     for panel in panels.flat[count:]:
         panel.remove()
+    for panel in panels.flat[max(0, count - columns) : count]:
+        panel.xaxis.set_tick_params(labelbottom=True)  # also above an empty place, where axes are shared
     return figure, list(panels.flat[:count])
 
 
