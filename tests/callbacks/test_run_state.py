@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from litselect.callbacks import ExampleSelection
-from litselect.callbacks.random_streams import restore_streams, streams_state
+from litselect.callbacks.random_streams import restore_streams
 from litselect.callbacks.rank_buffers import own_buffers, restore_buffers
 from litselect.callbacks.refill_queue import RefillQueue
 from litselect.callbacks.run_state import gather_ranks, own_state, pick_state, selector_name
+from litselect.scoring.random_streams import current_streams
 from litselect.selectors import LossPercentile, RandomSubset, TopLoss
 from tests.callbacks import ranks
 from tests.callbacks.kit import differences, random_streams, seed_streams
@@ -42,7 +43,7 @@ def draws() -> list[Any]:
 def test_all_streams_go_on() -> None:
     seed_streams()
     draws()  # in the middle of a block, with half a pair of normal numbers in store
-    state = saved_and_loaded(streams_state(CPU))
+    state = saved_and_loaded(current_streams(CPU))
     before = random_streams()
     expected = draws()
     seed_streams(99)
@@ -53,14 +54,14 @@ def test_all_streams_go_on() -> None:
 
 def test_saving_draws_nothing() -> None:
     before = random_streams()
-    streams_state(CPU)
+    current_streams(CPU)
     assert differences(before, random_streams()) == []
 
 
 def test_the_seed_comes_back_too() -> None:
     """From which selectors derive theirs at their first draw."""
     torch.manual_seed(5)
-    state = streams_state(CPU)
+    state = current_streams(CPU)
     torch.manual_seed(77)
     restore_streams(state, CPU)
     assert torch.initial_seed() == 5

@@ -10,9 +10,10 @@ import torch
 
 from litselect.callbacks import Counters, ExampleSelection, SelectiveBackprop
 from litselect.callbacks.check_state import REMEDY, check_state
-from litselect.callbacks.random_streams import restore_streams, streams_state
+from litselect.callbacks.random_streams import restore_streams
 from litselect.callbacks.refill_queue import RefillQueue
 from litselect.callbacks.run_state import own_state, pick_state
+from litselect.scoring.random_streams import current_streams
 from tests.callbacks.kit import differences, random_streams
 
 CPU = torch.device("cpu")
@@ -145,7 +146,7 @@ def test_texts_of_another_length_fit() -> None:
     assert queue.pop(4, batch, 2)["words"].tolist() == ["a", "b", "long", "longer"]
 
 
-STREAMS = streams_state(CPU)
+STREAMS = current_streams(CPU)
 WRONG_STREAMS = {
     "none of torch": changed(STREAMS, torch=...),
     "a short one of torch": changed(STREAMS, torch=torch.zeros(3, dtype=torch.uint8)),

@@ -13,9 +13,9 @@ from litselect.callbacks.counters import Counters
 from litselect.callbacks.kept import load_rated
 from litselect.callbacks.process_group import world_size
 from litselect.callbacks.proxy_training import ProxyTraining
-from litselect.callbacks.random_streams import streams_state
 from litselect.callbacks.rank_buffers import own_buffers
 from litselect.callbacks.refill_queue import RefillQueue
+from litselect.scoring.random_streams import current_streams
 from litselect.selectors import Selector
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def own_state(
         "verified": callback.verified,
         "reuse_refused": callback.reuse_refused,
         "training_batch_size": callback.training_batch_size,
-        "streams": None if device is None else streams_state(device),
+        "streams": None if device is None else current_streams(device),
         "ratings": {} if callback.ratings is None else callback.ratings.state_dict(),
         "kept_labels": callback.kept_labels.state_dict(),
         "memory": None if callback.memory is None else callback.memory.own_state(),

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import torch
 
-from litselect.scoring.meta_gradients.private_streams import PrivateStreams, current_states
+from litselect.scoring.meta_gradients.private_streams import PrivateStreams
+from litselect.scoring.random_streams import current_streams
 from litselect.scoring.raters.rater_artifact import moved
 
 _END: Final = object()
@@ -53,7 +54,7 @@ class LoaderStream:
         return moved(batch, device)
 
     def _start(self) -> Iterator[Any]:
-        self._begin = {**current_states(), "generators": [g.get_state() for g in self._generators]}
+        self._begin = {**current_streams(torch.device("cpu")), "generators": [g.get_state() for g in self._generators]}
         if callable(set_epoch := getattr(getattr(self._loader, "sampler", None), "set_epoch", None)):
             set_epoch(self._passes)
         batches: Iterator[Any] = iter(self._loader)
