@@ -18,8 +18,9 @@ from litselect.callbacks.proxy_training import ProxyTraining, share_proxy
 from litselect.callbacks.rank_pool import all_ready, select_share
 from litselect.callbacks.requirements import check_accumulation, declared_batch_size, fewest_rows
 from litselect.callbacks.scorer import Scorer
+from litselect.callbacks.selected_step import SelectedStep
 from litselect.callbacks.stopwatch import Stopwatch
-from litselect.scoring import CaptureError, LossObserver, LossWeights, Scores
+from litselect.scoring import Scores
 from litselect.scoring.rows import count_rows, take_rows
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from litselect.callbacks.example_selection import ExampleSelection
     from litselect.selectors import Selection
 
-_MIXING = 10  # batches in which rows that are two examples are looked for
 _QUEUE_LIMIT = 4  # training batches that may wait for a slower rank
 
 
@@ -47,13 +47,12 @@ class SelectionSession:
         self.selection: Selection | None = None
         self.candidates = 0
         self._scorer = Scorer(callback, trainer, module, self.guard)
+        self._step = SelectedStep(callback, trainer, module, self.guard)
         self._watch = Stopwatch(callback.counters, module.device)
         self._chosen: Chosen | None = None
         self._ids: Tensor | None = None  # of the newest batch's candidates
-        self._heard: Scores | None = None  # the losses of its training step
         self._looks = self._selecting = self._arrived = False
         self._auto = callback.auto
-        self._heard_batches = 0
         self._rank = trainer.global_rank
         self._batch_size = declared_batch_size(trainer)
         self._optimizer_steps = trainer.global_step
@@ -94,8 +93,8 @@ class SelectionSession:
         memory, extras = self.callback.memory, {} if self._chosen is None else self._chosen.extras
         if memory is not None and "ids" in extras:
             step = self.trainer.fit_loop.epoch_loop.total_batch_idx
-            memory.trained(extras["ids"], self._heard, step)
-        self._chosen = self._heard = None  # free their memory
+            memory.trained(extras["ids"], self._step.heard, step)
+        self._chosen = self._step.heard = None  # free their memory
         if self._scorer.reused is not None:
             self._scorer.reused.drop()
         return True
@@ -107,7 +106,7 @@ class SelectionSession:
         self._watch.start()
         callback, memory = self.callback, self.callback.memory
         n = self.candidates = count_rows(batch, self._batch_size)
-        self._ids, self.selection, self._heard = None, None, None
+        self._ids, self.selection, self._step.heard = None, None, None
         if memory is not None:
             self._ids, self.selection = memory.arrive(self.trainer, batch, batch_idx, n)
             self.candidates = n if self._ids is None else len(self._ids)
@@ -235,61 +234,12 @@ class SelectionSession:
     # ------------------------------------------------------------------ the step
 
     def _train(self, training_step: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        chosen = cast("Chosen", self._chosen)
-        args = (chosen.batch, *args[1:])
         if self._scorer.reused is not None:
             training_step = self._scorer.reused.around(training_step, self.selection, self.candidates)
-        weights = chosen.extras.get("weights")
-        if weights is None:
-            return _scaled(self._step_on(training_step, args, chosen), chosen.factor)
-        with torch.compiler.set_stance("force_eager"), LossWeights(weights) as mode:
-            output = self._step_on(training_step, args, chosen)
-        declined = output is None and self.module.automatic_optimization
-        if not mode.applied and not declined:
-            raise CaptureError(
-                f"{self.callback.selector!r} weighs each example's loss, but no loss function of torch was called "
-                "in training_step to weigh. Compute the loss with torch.nn.functional or one of torch's loss "
-                "modules, or use a selector without weights."
-            )
-        return _scaled(output, chosen.factor)
-
-    def _step_on(self, training_step: Callable[..., Any], args: tuple[Any, ...], chosen: Chosen) -> Any:
-        """Run the step, overhearing its losses where the ledger takes them: of several closures, those of the first."""
-        memory = self.callback.memory
-        if memory is None or not memory.plan.overhears or memory.doubts.reason or self._heard is not None:
-            return training_step(*args)
-        observer = LossObserver(chosen.rows)
-        with observer.before(self.trainer.strategy, "backward"):  # which scales the loss
-            output = observer.watch(lambda: training_step(*args))
-        if observer.scores is None and not (output is None and self.module.automatic_optimization):
-            memory.doubts.refuse(
-                CaptureError(
-                    f"The ledger takes the losses that training computes, but none could be told apart in "
-                    f"{type(self.module).__name__}.training_step. Compute the loss with torch.nn.functional or one of "
-                    "torch's loss modules, or let a scoring pass compute it: scoring=ScoringPass(), or rescore_every=2."
-                )
-            )
-        self._heard = heard = observer.scores
-        if heard is not None:
-            self._heard_batches += 1
-            if self._heard_batches <= _MIXING:
-                memory.doubts.look(heard)
-            if self.callback.nonfinite == "raise":
-                self.guard.look(heard.losses, "the losses of a training step")
-        return output
+        return self._step(training_step, args, cast("Chosen", self._chosen))
 
     def look_at_loss(self, loss: Tensor) -> None:
         """While all rows are trained there are no scores: a NaN in any row shows in the loss."""
         callback = self.callback
         if not self._selecting and callback.selector.needs and callback.nonfinite == "raise":
             self.guard.look(loss.detach(), "the training loss (no rows are selected now)")
-
-
-def _scaled(output: Any, factor: float) -> Any:
-    """What a training step returned, its loss times `factor`."""
-    if factor == 1 or output is None:
-        return output
-    if isinstance(output, dict):
-        results = cast("dict[str, Any]", output)
-        return {**results, "loss": results["loss"] * factor}
-    return output * factor
