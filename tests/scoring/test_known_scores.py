@@ -26,6 +26,16 @@ def test_ranks_are_those_of_the_last_losses() -> None:
     assert known.of(ALL)["losses"].tolist() == [4, 1, 1, 2, UNKNOWN_LOSS]
 
 
+def test_only_what_is_asked_for() -> None:
+    known = KnownScores(ledger())
+    known.begin_epoch(4)
+    everything = known.of(ALL)
+    assert everything.keys() == {"ids", "losses", "percentiles", "confidences", "ages", "mean_loss"}
+    part = known.of(ALL, {"percentiles", "ratings"})
+    assert part.keys() == {"ids", "percentiles", "mean_loss"}
+    assert torch.equal(part["percentiles"], everything["percentiles"])
+
+
 def test_what_was_not_renewed_rises_while_losses_fall() -> None:
     book = ledger()
     known = KnownScores(book)

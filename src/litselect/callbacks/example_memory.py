@@ -21,6 +21,8 @@ from litselect.scoring.known_scores import KnownScores
 from litselect.scoring.predictions import predictions
 
 if TYPE_CHECKING:
+    from collections.abc import Set
+
     from jaxtyping import Int
     from pytorch_lightning import Trainer
 
@@ -146,11 +148,11 @@ class ExampleMemory:
         labels = highest(padded(self.labels, self.ledger.size), device)  # a rank that met none takes part
         self.labels = labels if bool((labels >= 0).any()) else None
 
-    def recall(self, ids: Int[Tensor, " batch"]) -> dict[str, Any]:
+    def recall(self, ids: Int[Tensor, " batch"], names: Set[str] | None = None) -> dict[str, Any]:
         """What is known of `ids`, see `KnownScores.of`, and their classes, where the loss told them."""
-        known = self.known.of(ids)
+        known = self.known.of(ids, names)
         labels = self.labels if self._early_labels is None else self._early_labels
-        if labels is not None:
+        if labels is not None and (names is None or "targets" in names):
             known["targets"] = labels[ids.to(labels.device)].long().to(ids.device)
         return known
 

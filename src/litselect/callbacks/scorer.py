@@ -107,15 +107,18 @@ class Scorer:
             self._score(batch, batch_idx, n, counted=False)  # a check of the capture, whose scores no one needs
         if not chooses:
             return {}
+        names = (
+            callback.selector.takes if callback.ratings is None else None
+        )  # a rater may take what the selector does not
         if source == "ledger":
-            return memory.recall(ids)
+            return memory.recall(ids, names)
         rows = memory.outdated(ids) if source == "aged" else None
         if rows is None:
             scores = self.scores = self._score(batch, batch_idx, n)
         elif len(rows):
             scores = self._score(take_rows(batch, rows, n), batch_idx, len(rows))
         else:
-            return memory.recall(ids)
+            return memory.recall(ids, names)
         if scores is None:
             return None
         return memory.refreshed(

@@ -11,6 +11,8 @@ from torch import Tensor
 from litselect.scoring.ledger import NEVER, Ledger
 
 if TYPE_CHECKING:
+    from collections.abc import Set
+
     from jaxtyping import Float, Int
 
 UNKNOWN_LOSS = torch.finfo(torch.float32).max
@@ -82,18 +84,28 @@ class KnownScores:
         not_above = torch.searchsorted(ranked, losses, right=True)
         return ((below + not_above + 1) / (2 * len(ranked) + 2)).clamp_max(_BELOW_ONE)
 
-    def of(self, ids: Int[Tensor, " batch"]) -> dict[str, Any]:
-        """What is known of `ids`, by the names under which selectors take it. ``[N]`` each, and the mean loss."""
-        self._reach()
-        losses = self._entry("loss", ids)
-        scores: dict[str, Any] = {
-            "ids": ids,
-            "losses": torch.where(self._entry("step", ids) == NEVER, UNKNOWN_LOSS, losses),
-            "percentiles": self._ranks[ids.to(self._ranks.device)].to(ids.device),
-            "confidences": self._entry("confidence", ids).float(),
-            "ages": self.ages(ids),
-        }
+    def of(self, ids: Int[Tensor, " batch"], names: Set[str] | None = None) -> dict[str, Any]:
+        """What is known of `ids`, by the names under which selectors take it. ``[N]`` each, and the mean loss.
+
+        Args:
+            ids: which examples.
+            names: those that are asked for; None for all.
+        """
+        entries = {"losses": self._losses, "percentiles": self._percentiles, "confidences": self._confidences}
+        entries["ages"] = self.ages
+        scores: dict[str, Any] = {name: of(ids) for name, of in entries.items() if names is None or name in names}
+        scores["ids"] = ids
         return scores if self.mean_loss is None else {**scores, "mean_loss": self.mean_loss}
+
+    def _losses(self, ids: Tensor) -> Tensor:
+        return torch.where(self._entry("step", ids) == NEVER, UNKNOWN_LOSS, self._entry("loss", ids))
+
+    def _percentiles(self, ids: Tensor) -> Tensor:
+        self._reach()
+        return self._ranks[ids.to(self._ranks.device)].to(ids.device)
+
+    def _confidences(self, ids: Tensor) -> Tensor:
+        return self._entry("confidence", ids).float()
 
     def _entry(self, name: str, ids: Tensor) -> Tensor:
         entries: Tensor = self._entries[name] if self._frozen else getattr(self.ledger, name)

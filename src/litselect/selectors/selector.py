@@ -63,6 +63,9 @@ class Selector(ABC):
     needs: frozenset[str] = frozenset()
     """Names of the score tensors that `select` can't do without, read off its signature."""
 
+    takes: ClassVar[frozenset[str] | None] = frozenset()
+    """Names of all that `select` takes, likewise; None for everything there is, as wrappers do."""
+
     probabilistic: bool = False
     """Whether the number of chosen rows is random: then it may be anything from none to all."""
 
@@ -75,7 +78,6 @@ class Selector(ABC):
     weighted: bool = False
     """Whether answers carry weights."""
 
-    _takes: ClassVar[frozenset[str] | None] = frozenset()  # None: everything, as wrappers do
     _instead: str = ""  # what else can be done where a need is missing, for the message
     _stream: tuple[int, ...] = ()  # tells apart the random streams of selectors that share a seed
     _derived: ClassVar[frozenset[str]] = frozenset()  # attributes that follow from other arguments: not in the repr
@@ -91,7 +93,7 @@ class Selector(ABC):
                 f"{cls.__name__}.select asks for {', '.join(unknown)}, which no one provides. "
                 f"Its keyword-only parameters can be {', '.join(SCORES)}, candidates and device."
             )
-        cls._takes = None if any(p.kind is p.VAR_KEYWORD for p in parameters) else frozenset(named)
+        cls.takes = None if any(p.kind is p.VAR_KEYWORD for p in parameters) else frozenset(named)
         if "needs" not in cls.__dict__:
             cls.needs = frozenset(name for name, p in named.items() if p.default is p.empty and name in SCORES)
 
@@ -184,7 +186,7 @@ class Selector(ABC):
         context: dict[str, Any] = {**given, "candidates": n, "device": device}
         if mean_loss is not None:
             context["mean_loss"] = mean_loss
-        takes = context.keys() if self._takes is None else self._takes & context.keys()
+        takes = context.keys() if self.takes is None else self.takes & context.keys()
         return self.select(k, **{name: context[name] for name in takes})
 
     def count(self, n: int) -> int:
