@@ -50,7 +50,7 @@ class EarlyChoice:
         if selector.wants_scores:
             if memory.plan.source(epoch, place) != "ledger" and not rated_by_id(callback):
                 return None
-            known = memory.recall(torch.tensor(ids), selector.takes if callback.ratings is None else None)
+            known = memory.recall(torch.tensor(ids), selector.takes)
             if callback.ratings is not None:
                 known["ratings"] = callback.ratings.rate(None, torch.tensor(ids), known)
         selector.default_seed = memory.seed

@@ -107,9 +107,7 @@ class Scorer:
             self._score(batch, batch_idx, n, counted=False)  # a check of the capture, whose scores no one needs
         if not chooses:
             return {}
-        names = (
-            callback.selector.takes if callback.ratings is None else None
-        )  # a rater may take what the selector does not
+        names = callback.selector.takes  # a rater may take what the selector does not
         if source == "ledger":
             return memory.recall(ids, names)
         rows = memory.outdated(ids) if source == "aged" else None
