@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from litselect.callbacks.batch_sizes import declared_batch_size
 from litselect.callbacks.callback_base import CallbackBase
 from litselect.callbacks.check_state import check_state
 from litselect.callbacks.operations import Operations
 from litselect.callbacks.prices import Prices
-from litselect.callbacks.requirements import declared_batch_size
 from litselect.callbacks.work import Work
 from litselect.callbacks.work_count import WorkCount
 

@@ -15,7 +15,7 @@ from torch import nn
 from litselect.callbacks.example_selection import ExampleSelection
 from litselect.callbacks.held_out_data import HeldOutData
 from litselect.callbacks.live_ratings import LiveRatings, RaterCounters
-from litselect.callbacks.requirements import check_rater, require_settings
+from litselect.callbacks.rater_requirements import check_rater, require_settings
 from litselect.scoring import StatisticsRater
 from litselect.scoring.meta_gradients import Estimator
 from litselect.scoring.meta_gradients.private_streams import seeded

@@ -10,16 +10,18 @@ from torch import Tensor
 
 from litselect.callbacks.active_phase import ActivePhase
 from litselect.callbacks.auto_scoring import AutoScoring, WhenUnprofitable, check_when
+from litselect.callbacks.batch_sizes import declared_batch_size
 from litselect.callbacks.callback_base import CallbackBase
 from litselect.callbacks.counters import Counters
 from litselect.callbacks.example_memory import ExampleMemory
 from litselect.callbacks.kept import meet_data
 from litselect.callbacks.learning_rate import RaisedLearningRate
+from litselect.callbacks.long_schedule import warn_of_long_schedule
 from litselect.callbacks.memory_setup import learning_rate_factor, place_selector, prepare_memory
 from litselect.callbacks.nonfinite import Policy
 from litselect.callbacks.ratings import Ratings, as_ratings
 from litselect.callbacks.refill_queue import RefillQueue
-from litselect.callbacks.requirements import check_fit, check_settings, declared_batch_size, warn_of_long_schedule
+from litselect.callbacks.requirements import check_fit, check_settings
 from litselect.callbacks.resume_loops import around_fit_loop, resume_run, settle_progress, warn_of_fresh_start
 from litselect.callbacks.reused_forward import ReuseForward
 from litselect.callbacks.run_state import gather_ranks, load_own, own_state, pick_state, selector_name

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from litselect.callbacks.requirements import declared_batch_size
+from litselect.callbacks.batch_sizes import declared_batch_size
 from litselect.scoring.meta_gradients.private_streams import PrivateStreams
 from litselect.scoring.meta_training.held_out import carve, require_apart
 from litselect.scoring.meta_training.loader_stream import LoaderStream

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from litselect.callbacks.batch_sizes import fewest_rows
 from litselect.callbacks.early_choice import EarlyChoice
 from litselect.callbacks.example_memory import ExampleMemory
 from litselect.callbacks.ratings import rated_by_id
-from litselect.callbacks.requirements import fewest_rows
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer

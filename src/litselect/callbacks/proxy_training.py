@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import distributed, nn
 
+from litselect.callbacks.batch_sizes import fewest_rows
 from litselect.callbacks.check_state import REMEDY
 from litselect.callbacks.process_group import rank, world_size
-from litselect.callbacks.requirements import fewest_rows
 from litselect.scoring.loss_source import proxy_loss
 from litselect.scoring.meta_gradients.private_streams import PrivateStreams
 

@@ -1,15 +1,9 @@
-"""What selection asks of a Trainer, a module and a schedule, checked before the first step."""
+"""What selection asks of its settings, the Trainer and the module, checked before the first step."""
 
 from __future__ import annotations
 
 import inspect
-import math
-import warnings
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
-
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - the base of all of them
 
 from litselect.callbacks.nonfinite import POLICIES
 from litselect.callbacks.ratings import rated_by_id
@@ -77,45 +71,6 @@ def check_fit(callback: ExampleSelection, trainer: Trainer, module: LightningMod
         )
 
 
-def check_rater(callback: ExampleSelection, trainer: Trainer, module: LightningModule) -> None:
-    """Refuse modules whose next step can't be looked at ahead.
-
-    Raises:
-        ValueError: with the invariant, what was received and the remedy.
-    """
-    name, strategy = type(callback).__name__, type(trainer.strategy).__name__
-    if not module.automatic_optimization:
-        raise ValueError(
-            f"{name} looks one optimizer step ahead, but {type(module).__name__} optimizes manually, so that no one "
-            "knows what its step is. Use automatic optimization, or train a rater beforehand with RaterTrainer."
-        )
-    if any(part in strategy for part in ("FSDP", "DeepSpeed", "ModelParallel")):
-        raise ValueError(
-            f"{name} runs the module on parameters of its own, which needs whole ones, but {strategy} shards them. "
-            "Train a rater beforehand with RaterTrainer, on a smaller model."
-        )
-
-
-def require_settings(rater: nn.Module, positive: dict[str, float], others: dict[str, Any]) -> None:
-    """Refuse settings of a live rater that can't work.
-
-    Raises:
-        ValueError: with the invariant, what was received and the remedy.
-    """
-    if wrong := {name: value for name, value in positive.items() if not value > 0}:
-        raise ValueError(f"Expected numbers > 0, but got {wrong}. Leave them out for the defaults.")
-    if not any(p.requires_grad for p in rater.parameters()):
-        raise ValueError(
-            f"A rater must have parameters to train, but {type(rater).__name__} has none that require gradients. "
-            "Unfreeze some, or use a frozen rater with ExampleSelection(RatedSubset(...), ratings=...)."
-        )
-    if others.get("nonfinite", "raise") != "raise":
-        raise ValueError(
-            "A look-ahead trains on all candidates, so a loss that is NaN or inf ruins it, but "
-            f"nonfinite={others['nonfinite']!r} was received. Leave it out, and take such examples out of the data."
-        )
-
-
 def _check_provided(callback: ExampleSelection) -> None:
     """Refuse a selector that needs what no one knows."""
     name, plan = type(callback).__name__, callback.plan
@@ -158,7 +113,7 @@ def _check_scoring(callback: ExampleSelection, trainer: Trainer) -> None:
     if not callback.selector.needs:
         reason = f"{callback.selector!r} looks at no scores"
     elif callback.plan.recalls:
-        reason = "rescore_every and max_age select by remembered losses"
+        reason = "rescore_every, max_age and ScoringPass(every=n) select by remembered losses"
     elif callback.refill:
         reason = "refill=True makes most batches skips"
     elif callback.ratings is not None:
@@ -240,48 +195,3 @@ def check_accumulation(callback: ExampleSelection, trainer: Trainer) -> None:
             f"accumulate_grad_batches={factor}. Either remove `accumulate_grad_batches` from "
             f"the Trainer and enlarge the DataLoader's batch size, or use {name}(refill=False)."
         )
-
-
-def fewest_rows(module: nn.Module) -> int:
-    """One, or two where one row alone would crash batch statistics, to which a plain batch gives no trouble."""
-    return 2 if any(isinstance(child, _BatchNorm) for child in module.modules()) else 1
-
-
-def declared_batch_size(trainer: Trainer) -> int:
-    """The batch size of the training DataLoader, or 0 where none is declared."""
-    loaders = cast("Any", trainer.fit_loop)._combined_loader.flattened
-    sizes = [getattr(loader, "batch_size", None) for loader in loaders]
-    sizes += [getattr(getattr(loader, "batch_sampler", None), "batch_size", None) for loader in loaders]
-    return next((size for size in sizes if isinstance(size, int)), 0)
-
-
-def warn_of_long_schedule(trainer: Trainer, keep: float) -> None:
-    """Warn if a schedule counts steps that refilling will not make."""
-    planned = trainer.estimated_stepping_batches
-    if planned in (math.inf, -1) or keep >= 1 or trainer.max_steps > 0:
-        return
-    for config in trainer.lr_scheduler_configs:
-        if config.interval == "step" and planned in set(_numbers(config.scheduler)):
-            warnings.warn(
-                f"{type(config.scheduler).__name__} is sized for {planned} steps, the number of incoming batches, but "
-                f"refill=True makes only about {keep:.2g} times as many: the learning rate will not reach its end. "
-                f"Size it for {math.ceil(keep * float(planned))} steps (estimated_stepping_batches * {keep:.2g}).",
-                stacklevel=2,
-            )
-
-
-def _numbers(scheduler: object, depth: int = 2) -> list[Any]:
-    """Numbers a scheduler was made with: in its attributes, its children, its lambdas."""
-    found: list[Any] = []
-    for value in vars(scheduler).values():
-        for item in cast("list[Any]", value) if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(item, (int, float)):
-                found.append(item)
-            elif isinstance(item, partial):
-                found.extend([*item.args, *item.keywords.values()])
-            elif inspect.isfunction(item):
-                found.extend(cell.cell_contents for cell in item.__closure__ or ())
-                found.extend([*(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values()])
-            elif depth and hasattr(item, "__dict__") and (callable(item) or hasattr(item, "last_epoch")):
-                found.extend(_numbers(item, depth - 1))
-    return [number for number in found if isinstance(number, (int, float))]

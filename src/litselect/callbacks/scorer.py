@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
+from litselect.callbacks.batch_sizes import fewest_rows
 from litselect.callbacks.finite_guard import FiniteGuard
 from litselect.callbacks.quiet import quiet
-from litselect.callbacks.requirements import fewest_rows
 from litselect.callbacks.reused_forward import ReusedForward
 from litselect.scoring import CaptureError, Scores, ScoringPass
 from litselect.scoring.no_trace import TraceMemory

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from litselect.callbacks.batch_sizes import declared_batch_size, fewest_rows
 from litselect.callbacks.chosen import Chosen, present
 from litselect.callbacks.finite_guard import FiniteGuard
 from litselect.callbacks.kept import count_kept
@@ -16,7 +17,7 @@ from litselect.callbacks.loop_patch import LoopPatch
 from litselect.callbacks.nonfinite import select_finite
 from litselect.callbacks.proxy_training import ProxyTraining, share_proxy
 from litselect.callbacks.rank_pool import all_ready, select_share
-from litselect.callbacks.requirements import check_accumulation, declared_batch_size, fewest_rows
+from litselect.callbacks.requirements import check_accumulation
 from litselect.callbacks.scorer import Scorer
 from litselect.callbacks.selected_step import SelectedStep
 from litselect.callbacks.stopwatch import Stopwatch

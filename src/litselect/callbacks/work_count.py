@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from litselect.callbacks.requirements import declared_batch_size
+from litselect.callbacks.batch_sizes import declared_batch_size
 from litselect.callbacks.work import Work
 from litselect.scoring.rows import count_rows
 
