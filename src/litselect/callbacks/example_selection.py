@@ -147,12 +147,10 @@ class ExampleSelection(CallbackBase):
         self.when_unprofitable: WhenUnprofitable = when_unprofitable
         self.auto = AutoScoring(when_unprofitable) if scoring == "auto" else None
         self.proxy: ProxyTraining | None = None
-        self.ids = ids
-        self.skip_loading = skip_loading
+        self.ids, self.skip_loading = ids, skip_loading
         self.memory: ExampleMemory | None = None
         self.learning_rate = RaisedLearningRate()
-        self.loss_fn = loss_fn
-        self.refill = refill
+        self.loss_fn, self.refill = loss_fn, refill
         if self.plan.free and warmup in (None, "auto"):
             warmup = 1  # there is nothing to select by before
         self.phase = ActivePhase(warmup or 0, warmup_steps, start, end)
