@@ -20,7 +20,17 @@ from torch.utils.data import (
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop, tapped_sampler
 from litselect.callbacks.example_memory import ExampleMemory
-from litselect.selectors import InfoBatch, KeepAll, LossPercentile, RandomSubset, Stratified, TopLoss, Uncertainty
+from litselect.selectors import (
+    InfoBatch,
+    KeepAll,
+    LossPercentile,
+    RandomSubset,
+    Selection,
+    Selector,
+    Stratified,
+    TopLoss,
+    Uncertainty,
+)
 from tests.callbacks.kit import Classifier, Notes, differences, rows
 
 N, BATCH = 60, 12
@@ -452,6 +462,20 @@ def test_rows_scored_now_and_rows_remembered_rank_on_one_scale(solo: Any, monkey
     for known in mixed:
         order = known["losses"].argsort()
         assert bool((known["percentiles"][order].diff() >= 0).all())
+
+
+class Hardest(Selector):
+    """Takes no losses."""
+
+    def select(self, k: int, *, percentiles: Any) -> Selection:
+        return Selection.of(percentiles.topk(k).indices)
+
+
+@pytest.mark.parametrize("settings", [{}, {"skip_loading": False}, {"scoring": None, "max_age": 1}])
+def test_rows_are_dropped_for_their_losses_whatever_the_selector_takes(solo: Any, settings: dict[str, Any]) -> None:
+    callback = ExampleSelection(Hardest(0.5), **{"scoring": "ledger", "nonfinite": "drop", **settings})
+    solo.fit(solo.make(Noting), callback, data=loader(), max_epochs=3)
+    assert callback.counters.trained == N + 2 * N // 2 or "max_age" in settings
 
 
 # ---------------------------------------------------------------------- nothing else changes

@@ -16,7 +16,7 @@ from litselect.callbacks.score_plan import ScorePlan
 from litselect.callbacks.selection_session import SelectionSession
 from litselect.callbacks.tapped_sampler import Delivery
 from litselect.scoring import Ledger, Scores
-from litselect.selectors import LossPercentile, Selection, Selector, TopLoss
+from litselect.selectors import LossPercentile, Selection, Selector, TopLoss, fixed_size
 from tests.callbacks.kit import Classifier, loader
 from tests.host_syncs import DEVICE, LITSELECT, Elsewhere, HostSyncs, elsewhere, here
 from tests.selectors.specimens import WeightedDraw
@@ -85,7 +85,8 @@ class Watch:
 
 @pytest.fixture
 def as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two that look at values on the CPU alone, where looking is free, don't look."""
+    """What looks at values on the CPU alone, where looking is free, does not look."""
+    monkeypatch.setattr(fixed_size, "known_empty", lambda mask: False)
     monkeypatch.setattr(FiniteGuard, "look", lambda self, values, what: None)
     monkeypatch.setattr(Selector, "_refuse_broken", lambda self, name, scores: None)
 

@@ -14,7 +14,7 @@ SCENARIOS = {
     "small_clean": {"data.train_examples": 10_000},
     "small_noise": {"data.label_noise": 0.4},
     "small_duplicates": {"data.duplicates": 4},
-    "small_imbalance": {"data.imbalance": 0.01},
+    "small_imbalance": {"data.imbalance": 0.01, "data.train_examples": None},
     "small_cheap": {"model.width": 4},
     "large_clean": {"data.train_examples": None, "model.stride": 1},
 }

@@ -71,6 +71,12 @@ def test_what_is_known_of_a_batch() -> None:
         ranks = known.rank(elsewhere(losses(1)))
     assert syncs.found == []
     assert isinstance(ranks, Elsewhere)
+    with HostSyncs():  # what a checkpoint holds is on the CPU
+        resumed = KnownScores(Ledger(SIZE))
+        resumed.load_state_dict(known.state_dict())
+        again = resumed.rank(elsewhere(losses(1)))
+    assert isinstance(again, Elsewhere)
+    assert here(again).equal(here(ranks))
     assert here(scores["losses"]).equal(losses(0))
     assert isinstance(scores["ages"], Elsewhere)
 

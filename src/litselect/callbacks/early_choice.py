@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from litselect.callbacks.nonfinite import select_finite
+from litselect.callbacks.nonfinite import looked_up, select_finite
 from litselect.callbacks.ratings import rated_by_id
 from litselect.selectors import Selection
 
@@ -50,7 +50,7 @@ class EarlyChoice:
         if selector.wants_scores:
             if memory.plan.source(epoch, place) != "ledger" and not rated_by_id(callback):
                 return None
-            known = memory.recall(torch.tensor(ids), selector.takes)
+            known = memory.recall(torch.tensor(ids), looked_up(selector, callback.nonfinite))
             if callback.ratings is not None:
                 known["ratings"] = callback.ratings.rate(None, torch.tensor(ids), known)
         selector.default_seed = memory.seed

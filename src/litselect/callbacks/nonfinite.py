@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any, Literal, cast
 
 import torch
@@ -11,6 +12,13 @@ from litselect.selectors import Selection, Selector
 
 Policy = Literal["raise", "drop", "train"]
 POLICIES: tuple[Policy, ...] = ("raise", "drop", "train")
+
+
+def looked_up(selector: Selector, policy: Policy) -> Set[str] | None:
+    """Names of the scores that a choice of rows by remembered losses looks at; None for all."""
+    if selector.takes is None:
+        return None
+    return selector.takes | selector.needs | (set[str]() if policy == "raise" else {"losses"})
 
 
 def select_finite(selector: Selector, scores: dict[str, Any], k: int, policy: Policy) -> Selection:

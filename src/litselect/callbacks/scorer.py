@@ -9,6 +9,7 @@ from torch import Tensor
 
 from litselect.callbacks.batch_sizes import fewest_rows
 from litselect.callbacks.finite_guard import FiniteGuard
+from litselect.callbacks.nonfinite import looked_up
 from litselect.callbacks.quiet import quiet
 from litselect.callbacks.reused_forward import ReusedForward
 from litselect.scoring import CaptureError, Scores, ScoringPass
@@ -107,7 +108,7 @@ class Scorer:
             self._score(batch, batch_idx, n, counted=False)  # a check of the capture, whose scores no one needs
         if not chooses:
             return {}
-        names = callback.selector.takes  # a rater may take what the selector does not
+        names = looked_up(callback.selector, callback.nonfinite)
         if source == "ledger":
             return memory.recall(ids, names)
         rows = memory.outdated(ids) if source == "aged" else None

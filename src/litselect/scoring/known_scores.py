@@ -78,7 +78,8 @@ class KnownScores:
         Equal losses share the middle of their ranks. While none is ranked, in the first epoch, the batch's own are.
         No host sync.
         """
-        losses = losses.detach().to(self._sorted)
+        losses = losses.detach().float()
+        self._sorted = self._sorted.to(losses.device)  # that of a checkpoint is on the CPU
         ranked = self._sorted if len(self._sorted) else losses.sort().values
         below = torch.searchsorted(ranked, losses)
         not_above = torch.searchsorted(ranked, losses, right=True)

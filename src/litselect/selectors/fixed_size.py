@@ -68,7 +68,7 @@ def floored_probabilities(
     """
     n = law.numel()
     lowest = law.new_full((), min(floor, k / n))
-    if first is not None and (first.device.type != "cpu" or first.any()):  # on the CPU looking is free, and spares work
+    if first is not None and not known_empty(first):
         # The others get what the first leave, and no more, as they are smaller by a factor that no law makes up for. It
         # is a power of two, so that it changes no digit where there are no first ones.
         m, others = first.sum(), law.masked_fill(first, 0)
@@ -91,6 +91,11 @@ def floored_probabilities(
     low, high, between = low[corner].to(law.dtype), high[corner], between[corner]
     c = torch.where(between > 0, (k - low * lowest - high) / between, corners[corner])
     return (law * torch.minimum(c, corners[corner])).clamp(lowest, law.new_ones(()))
+
+
+def known_empty(mask: Bool[Tensor, " batch"]) -> bool:
+    """Whether no row is in it, on the CPU, where looking is free. Elsewhere the host would wait: it isn't known."""
+    return mask.device.type == "cpu" and not mask.any()
 
 
 def systematic_sample(
