@@ -73,7 +73,7 @@ class KnownScores:
         self.mean_loss = losses.nanmean(dtype=torch.float64).item() if known else None
 
     def rank(self, losses: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """The rank that each of these losses would have, came it to those that are ranked. ``[N]`` float32 in (0, 1).
+        """The rank of each of these losses among those that are ranked. ``[N]`` float32 in (0, 1).
 
         Equal losses share the middle of their ranks. While none is ranked, in the first epoch, the batch's own are.
         No host sync.
