@@ -73,13 +73,11 @@ def test_pooled_arms_get_what_is_best_for_their_mean(
 ) -> None:
     accuracies = {"uniform": {"0.001": 0.5, "0.2": 0.6}, "selective_backprop": {"0.001": 0.7, "0.2": 0.5}}
 
-    def known(job: Any, config: Any) -> float:
-        return accuracies[HydraConfig.get().runtime.choices["selection"]][str(config.optimizer.lr)]
-
     def run(job: Any, config: Any) -> float:
-        overrides, accuracy = [f"optimizer.lr={config.optimizer.lr}"], known(job, config)
-        trial = {"overrides": overrides, "accuracy": accuracy, "folder": "none"}
-        (Path(HydraConfig.get().runtime.output_dir) / trial_run.FILE).write_text(json.dumps(trial))
+        runtime, rate = HydraConfig.get().runtime, config.optimizer.lr
+        accuracy = accuracies[runtime.choices["selection"]][str(rate)]
+        trial = {"overrides": [f"optimizer.lr={rate}"], "accuracy": accuracy, "folder": "none"}
+        (Path(runtime.output_dir) / trial_run.FILE).write_text(json.dumps(trial))
         return accuracy
 
     monkeypatch.setattr(trial_run.TrialRun, "__call__", run)

@@ -52,7 +52,7 @@ class EarlyChoice:
                 return None
             known = memory.recall(torch.tensor(ids), looked_up(selector, callback.nonfinite))
             if callback.ratings is not None:
-                known["ratings"] = callback.ratings.rate(None, torch.tensor(ids), known)
+                known["ratings"] = callback.ratings.rate(None, known["ids"], known)
         selector.default_seed = memory.seed
         selector.draw_for(epoch, place)
         n = len(ids)

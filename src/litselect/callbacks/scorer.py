@@ -108,16 +108,13 @@ class Scorer:
             self._score(batch, batch_idx, n, counted=False)  # a check of the capture, whose scores no one needs
         if not chooses:
             return {}
-        names = looked_up(callback.selector, callback.nonfinite)
-        if source == "ledger":
-            return memory.recall(ids, names)
         rows = memory.outdated(ids) if source == "aged" else None
+        if source == "ledger" or (rows is not None and not len(rows)):
+            return memory.recall(ids, looked_up(callback.selector, callback.nonfinite))
         if rows is None:
             scores = self.scores = self._score(batch, batch_idx, n)
-        elif len(rows):
-            scores = self._score(take_rows(batch, rows, n), batch_idx, len(rows))
         else:
-            return memory.recall(ids, names)
+            scores = self._score(take_rows(batch, rows, n), batch_idx, len(rows))
         if scores is None:
             return None
         return memory.refreshed(

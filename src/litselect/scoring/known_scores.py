@@ -92,8 +92,12 @@ class KnownScores:
             ids: which examples.
             names: those that are asked for; None for all.
         """
-        entries = {"losses": self._losses, "percentiles": self._percentiles, "confidences": self._confidences}
-        entries["ages"] = self.ages
+        entries = {
+            "losses": self._losses,
+            "percentiles": self._percentiles,
+            "confidences": self._confidences,
+            "ages": self.ages,
+        }
         scores: dict[str, Any] = {name: of(ids) for name, of in entries.items() if names is None or name in names}
         scores["ids"] = ids
         return scores if self.mean_loss is None else {**scores, "mean_loss": self.mean_loss}
