@@ -46,13 +46,15 @@ def main(config: DictConfig) -> None:
         f"data.val_fraction={config.data.val_fraction}",
     ]
     optuna = launch.chosen("sweeper") == "optuna"
+    if not isinstance(config.pooled, bool):
+        raise UsageError(f"pooled must be true or false, received {config.pooled!r}")
     if config.pooled and (optuna or config.space):
         raise UsageError(
             f"pooled=true needs arms that all try the same, received space={list(config.space)} and "
             f"hydra/sweeper={launch.chosen('sweeper')}; leave these out, or pooled=true"
         )
     spaces = {arm: _space(config, optuna, option_of(arm) in TRAIN_EVERYTHING) for arm in chosen_arms(config)}
-    settings = _sampling(config, optuna)
+    settings, rates = _sampling(config, optuna), [float(rate) for rate in config.learning_rates]
     job = TrialRun(out / "trials", {sweep.partition("=")[0] for space in spaces.values() for sweep in space})
     console, trials = Console(soft_wrap=True, highlight=False), dict[str, list[Trial]]()
     for arm, space in spaces.items():
@@ -66,20 +68,32 @@ def main(config: DictConfig) -> None:
         found = best(trials[arm])
         console.print(
             f"{arm}: {' '.join(found.overrides)}, best of {len(files)}, validation accuracy {found.accuracy:.4f}"
+            + _beyond(found, rates)
         )
     asked = [override for override in hydra.overrides.hydra if override != "hydra.mode=RUN"]  # Hydra's own addition
     line = shlex.join(["python", "-m", "experiments.tune", *asked, *overrides])
-    write_tuned(out / "tuned.json", trials, _chosen(trials, config.pooled, console), line)
+    chosen = _chosen(trials, config.pooled, rates, console)
+    write_tuned(out / "tuned.json", trials, chosen, line)
     console.print(f"python -m experiments.compare tuned={out / 'tuned.json'} uses them.")
 
 
-def _chosen(trials: dict[str, list[Trial]], pooled: bool, console: Console) -> dict[str, Trial]:
+def _chosen(trials: dict[str, list[Trial]], pooled: bool, rates: list[float], console: Console) -> dict[str, Trial]:
     """What each arm gets."""
     if not pooled:
         return {arm: best(tried) for arm, tried in trials.items()}
     found = best_of_all(trials)
-    console.print(f"all arms: {' '.join(found.overrides)}, mean validation accuracy {found.accuracy:.4f}")
+    console.print(
+        f"all arms: {' '.join(found.overrides)}, mean validation accuracy {found.accuracy:.4f}" + _beyond(found, rates)
+    )
     return dict.fromkeys(trials, found)
+
+
+def _beyond(found: Trial, rates: list[float]) -> str:
+    """A remark on a best rate that is the least or the greatest of `rates`: a better one may lie beyond."""
+    rate = next(float(value) for name, _, value in (o.partition("=") for o in found.overrides) if name == RATE)
+    ends = {"least": min(rates), "greatest": max(rates)}
+    end = next((end for end, value in ends.items() if f"{value:.4g}" == f"{rate:.4g}"), None)
+    return "" if end is None else f" (the {end} learning rate that was tried: widen learning_rates)"
 
 
 def _space(config: DictConfig, optuna: bool, plain: bool) -> list[str]:

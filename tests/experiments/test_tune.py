@@ -69,9 +69,16 @@ def test_a_grid(application: Command, tmp_path: Path, trained: list[str], capsys
 
 
 def test_pooled_arms_get_what_is_best_for_their_mean(
-    application: Command, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+    application: Command,
+    tmp_path: Path,
+    trained: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    accuracies = {"uniform": {"0.001": 0.5, "0.2": 0.6}, "selective_backprop": {"0.001": 0.7, "0.2": 0.5}}
+    accuracies = {
+        "uniform": {"0.001": 0.5, "0.02": 0.4, "0.2": 0.6},
+        "selective_backprop": {"0.001": 0.7, "0.02": 0.4, "0.2": 0.5},
+    }
 
     def run(job: Any, config: Any) -> float:
         runtime, rate = HydraConfig.get().runtime, config.optimizer.lr
@@ -82,11 +89,27 @@ def test_pooled_arms_get_what_is_best_for_their_mean(
 
     monkeypatch.setattr(trial_run.TrialRun, "__call__", run)
     for pooled, rate in ((False, "0.2"), (True, "0.001")):
-        assert application("tune", *SMALL, NO_LOG, "learning_rates=[0.001,0.2]", f"pooled={pooled}") == 0
+        assert application("tune", *SMALL, NO_LOG, "learning_rates=[0.001,0.02,0.2]", f"pooled={pooled}") == 0
         arms = tuned(tmp_path / "run")["arms"]
         assert arms["uniform"]["overrides"] == [f"optimizer.lr={rate}"]
         assert arms["selective_backprop"]["overrides"] == ["optimizer.lr=0.001"]
-        assert [trial["accuracy"] for trial in arms["uniform"]["tried"]] == [0.5, 0.6]
+        assert [trial["accuracy"] for trial in arms["uniform"]["tried"]] == [0.5, 0.4, 0.6]
+        said = capsys.readouterr().out
+        assert ("all arms: optimizer.lr=0.001" in said) == pooled
+        assert "0.6000 (the greatest learning rate that was tried: widen learning_rates)" in said
+        assert said.count("(the least learning rate that was tried") == 1 + pooled
+    for arm in accuracies.values():
+        arm["0.02"] = 0.9
+    assert application("tune", *SMALL, NO_LOG, "learning_rates=[0.001,0.02,0.2]", "pooled=true") == 0
+    said = capsys.readouterr().out
+    assert "all arms: optimizer.lr=0.02, mean validation accuracy 0.9000" in said
+    assert "widen" not in said
+    assert trained == []
+
+
+def test_pooled_is_yes_or_no(application: Command, trained: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert application("tune", *SMALL, NO_LOG, "pooled=never") == 2
+    assert "pooled must be true or false, received 'never'" in capsys.readouterr().err
     assert trained == []
 
 
