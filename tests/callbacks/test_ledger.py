@@ -478,12 +478,55 @@ class Hardest(Selector):
 def test_rows_that_are_not_finite_are_looked_for_whatever_the_selector_takes(
     solo: Any, settings: dict[str, Any], trained: int
 ) -> None:
-    callback = ExampleSelection(Hardest(0.5), **{"scoring": "ledger", "nonfinite": "drop", **settings})
-    solo.fit(solo.make(Noting), callback, data=loader(), max_epochs=3)
+    class Hurt(Noting):
+        def on_after_backward(self) -> None:
+            for parameter in self.parameters():
+                parameter.grad.nan_to_num_(0, 0, 0)
+
+    x, y, ids = rows(N)
+    x[7] = torch.nan
+    settings = {"scoring": "ledger", "nonfinite": "drop", **settings}
+    net, callback = solo.make(Hurt), ExampleSelection(Hardest(0.5), **settings)
+    solo.fit(net, callback, data=loader(TensorDataset(x, y, ids)), max_epochs=3)
     assert callback.counters.trained == trained
+    warm = N // BATCH if settings["scoring"] else 0  # batches of the first epoch, all of whose rows train
+    assert 7 in {i for ids in net.steps[:warm] for i in ids} or not warm
+    assert all(7 not in ids for ids in net.steps[warm:])
 
 
 # ---------------------------------------------------------------------- nothing else changes
+
+
+METRICS: dict[str, Any] = {
+    "detached": lambda logits, y: F.cross_entropy(logits.detach(), y),
+    "unreduced": lambda logits, y: F.mse_loss(logits.detach()[:, 0], y.float(), reduction="none"),
+    "without gradients": torch.no_grad()(lambda logits, y: F.cross_entropy(logits, y)),
+    "of another network": lambda logits, y: F.cross_entropy(logits.detach() * -9, y),
+}
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_loss_function_that_is_a_metric_has_no_part_in_the_loss(solo: Any, metric: str, first: bool) -> None:
+    class Measuring(Noting):
+        metric: Any = None
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            logits = self.net(batch[0])
+            if self.metric and first:
+                self.log("before", self.metric(logits, batch[1]).mean())
+            loss = F.cross_entropy(logits, batch[1])
+            if self.metric and not first:
+                self.log("after", self.metric(logits, batch[1]).mean())
+            return loss
+
+    found = []
+    for function in (None, METRICS[metric]):
+        net, callback = solo.make(Measuring), SelectiveBackprop(0.5)
+        net.metric = function
+        solo.fit(net, callback, data=loader(shuffle=True), max_epochs=3)
+        found.append([net.state_dict(), callback.ledger.state_dict()])
+    assert differences(*found) == []
 
 
 @pytest.mark.parametrize("settings", [{}, {"precision": "bf16-mixed"}, {"accumulate_grad_batches": 2}])

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset, default_collate
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop
-from litselect.selectors import HideLearned, InfoBatch, KeepAll
+from litselect.selectors import HideLearned, InfoBatch, KeepAll, LossPercentile, Mixture, Stratified, TopLoss
 from tests.callbacks.kit import Classifier, Validated, rows
 from tests.callbacks.test_ledger import BATCH, Counted, N, Noting, ledger_scored, loader, trained
 
@@ -77,10 +77,10 @@ def test_a_batch_of_nothing_moves_no_id(solo: Any, nothing: int) -> None:
 # ---------------------------------------------------------------------- losses that are none
 
 
-def poisoned() -> Any:
+def poisoned(*bad: int, **settings: Any) -> Any:
     x, y, ids = rows(N)
-    x[7] = torch.nan
-    return loader(TensorDataset(x, y, ids))
+    x[list(bad or [7])] = torch.nan
+    return loader(TensorDataset(x, y, ids), **settings)
 
 
 def test_a_loss_that_becomes_nan_stops_training_before_the_step(solo: Any) -> None:
@@ -104,6 +104,67 @@ def test_stale_nan_is_dropped_as_the_policy_says(solo: Any, skip: Any) -> None:
     solo.fit(net, callback, data=poisoned(), max_epochs=4)
     assert all(7 not in ids for ids in net.steps)
     assert all(p.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("skip", [None, False])
+def test_a_choice_of_too_few_rows_is_not_topped_up_by_dropped_ones(solo: Any, skip: Any) -> None:
+    net = solo.make(Noting)
+    law = LossPercentile(0.5, fixed_size=False, seed=0)
+    callback = ExampleSelection(law, rescore_every=2, warmup=0, nonfinite="drop", skip_loading=skip)
+    solo.fit(net, callback, data=poisoned(batch_size=2), max_epochs=8)
+    assert all(7 not in ids for ids in net.steps)
+    assert any(6 in ids for ids in net.steps)  # which shares its batches
+    assert all(p.isfinite().all() for p in net.parameters())
+
+
+class Normed(Noting):
+    """Batch statistics need two rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Sequential(torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 3))
+
+
+@pytest.mark.parametrize("settings", [{}, {"rescore_every": 2}, {"rescore_every": 2, "skip_loading": False}])
+def test_a_batch_with_too_few_rows_left_is_skipped(solo: Any, settings: dict[str, Any]) -> None:
+    net, callback = solo.make(Normed), ExampleSelection(TopLoss(0.5), nonfinite="drop", warmup=0, **settings)
+    solo.fit(net, callback, data=poisoned(*range(8), batch_size=9), max_epochs=2)
+    found = [set(ids) for ids in net.steps]
+    assert all(not ids & set(range(9)) for ids in found)
+    assert [len(ids) for ids in found] == [4] * 5 + [3] + [4] * 5 + [3]
+
+
+def test_an_infinite_loss_does_not_raise_the_mean(solo: Any) -> None:
+    class Hopeless(Noting):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            x, y, ids = batch
+            self.note(ids)
+            losses = F.cross_entropy(self.net(x), y, reduction="none")
+            return torch.where(ids == 7, losses * torch.inf, losses).mean()
+
+        def on_after_backward(self) -> None:
+            for parameter in self.parameters():
+                parameter.grad.nan_to_num_(0, 0, 0)
+
+    net, law = solo.make(Hopeless), InfoBatch(0.9, 0.0, seed=0)
+    callback = ExampleSelection(law, nonfinite="drop")
+    solo.fit(net, callback, data=loader(), max_epochs=3)
+    assert torch.isinf(callback.ledger.loss[7])
+    assert all(7 not in ids for ids in net.steps[5:])
+    assert callback.memory.known.mean_loss < 5
+    assert sum(len(ids) for ids in net.steps[5:]) < 1.5 * N  # of twice N
+
+
+def test_the_learning_rate_is_raised_whatever_is_dropped(solo: Any) -> None:
+    class Hurt(Noting):
+        def on_after_backward(self) -> None:
+            for parameter in self.parameters():
+                parameter.grad.nan_to_num_(0, 0, 0)
+
+    callback = ExampleSelection(HideLearned(), refill=True, nonfinite="drop")
+    solo.fit(solo.make(Hurt), callback, data=poisoned(), max_epochs=3)
+    assert callback.ledger.loss[7].isnan()
+    assert callback.memory.learning_rate_factor >= N / (N - 1)
 
 
 # ---------------------------------------------------------------------- what is heard
@@ -230,6 +291,68 @@ def test_a_data_set_that_grows(solo: Any) -> None:
     trainer.fit(net)
     assert callback.ledger.size == N
     assert callback.ledger.trained.tolist() == trained(net)
+
+
+class Waxing(Counted):
+    """Tells of more and more of its examples."""
+
+    told = BATCH
+
+    def __len__(self) -> int:
+        return self.told
+
+
+@pytest.mark.parametrize("selector", [LossPercentile(0.5), Mixture(LossPercentile(0.5))])
+def test_a_data_set_that_grows_where_it_is(solo: Any, selector: Any) -> None:
+    class Feeding:
+        def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+            data.told += 5
+
+    data, net, callback = Waxing(), solo.make(Noting), ExampleSelection(selector, scoring="ledger")
+    solo.fit(net, callback, solo.callback(Feeding), data=loader(data, shuffle=True, batch_size=6), max_epochs=5)
+    assert callback.ledger.size == BATCH + 20
+    assert callback.ledger.trained.tolist() == trained(net)[: BATCH + 20]
+    assert int((callback.ledger.trained > 0).sum()) > BATCH + 5
+
+
+def test_an_id_of_no_example_is_an_error(solo: Any) -> None:
+    class Beyond(torch.utils.data.Sampler[int]):
+        def __iter__(self) -> Any:
+            return iter([*range(BATCH - 1), N + 7 if self.late else BATCH - 1])
+
+        def __len__(self) -> int:
+            return BATCH
+
+        late = False
+
+    class Late:
+        def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
+            sampler.late = trainer.current_epoch == 1
+
+    class Endless(Counted):
+        def __getitem__(self, i: int) -> Any:
+            return super().__getitem__(i % N)
+
+    sampler, callback = Beyond(), ledger_scored()
+    with pytest.raises(RuntimeError, match=f"here of {N}, but the batch sampler sent for 0 to {N + 7}"):
+        solo.fit(
+            solo.make(Noting), solo.callback(Late), callback, data=loader(Endless(), sampler=sampler), max_epochs=3
+        )
+
+
+@pytest.mark.parametrize("selector", [Mixture(LossPercentile(0.5)), Stratified(LossPercentile(0.5)), HideLearned()])
+def test_ids_that_come_later(solo: Any, selector: Any) -> None:
+    class Stream(IterableDataset[Any]):
+        epoch = 0
+
+        def __iter__(self) -> Any:
+            self.epoch += 1
+            return iter(list(zip(*rows(BATCH * self.epoch), strict=True)))
+
+    net, callback = solo.make(Noting), ExampleSelection(selector, scoring="ledger", ids=lambda batch: batch[2])
+    solo.fit(net, callback, data=loader(Stream(), batch_size=BATCH // 2), max_epochs=4)
+    assert callback.ledger.trained.tolist() == trained(net)[: 4 * BATCH]
+    assert callback.memory.labels.shape == callback.ledger.loss.shape
 
 
 def test_examples_that_a_sampler_leaves_out_give_no_alarm(solo: Any) -> None:

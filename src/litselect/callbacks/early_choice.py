@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from litselect.callbacks.nonfinite import looked_up, select_finite
+from litselect.callbacks.nonfinite import finite_rows, looked_up, select_finite
 from litselect.callbacks.ratings import rated_by_id
 from litselect.selectors import Selection
 
@@ -46,6 +46,8 @@ class EarlyChoice:
         passive = cast("Any", trainer.fit_loop)._skip_backward
         if memory is None or passive or not callback.phase.active_at(trainer, place, length):
             return None
+        if max(ids) >= memory.ledger.size:  # of no example: an error, once the batch arrives
+            return None
         known: dict[str, Any] = {}
         if selector.wants_scores:
             if memory.plan.source(epoch, place) != "ledger" and not rated_by_id(callback):
@@ -59,12 +61,20 @@ class EarlyChoice:
         least = min(self._minimum, n)
         k = max(selector.count(n), least)
         selection = select_finite(selector, known, k, callback.nonfinite) if known else selector(candidates=n, k=k)
-        return selection if len(selection) >= least else self._topped_up(selection, least, n)
+        return selection if len(selection) >= least else self._topped_up(selection, least, n, known)
 
-    def _topped_up(self, selection: Selection, least: int, n: int) -> Selection:
-        """Of a probabilistic choice that makes no batch: random others beside it, since a loader can't skip one."""
+    def _topped_up(self, selection: Selection, least: int, n: int, known: dict[str, Any]) -> Selection | None:
+        """Of a choice that makes no batch: random others beside it, since a loader can't skip one.
+
+        None where they would be rows that are never to be trained: the batch is loaded, and then skipped.
+        """
         chosen = selection.indices
-        others = torch.ones(n, dtype=torch.bool).index_fill(0, chosen, False).nonzero().squeeze(1)
+        others = torch.ones(n, dtype=torch.bool).index_fill(0, chosen, False)
+        if known and self._callback.nonfinite == "drop":
+            others &= finite_rows(known)
+        others = others.nonzero().squeeze(1)
+        if len(chosen) + len(others) < least:
+            return None
         order = self._callback.selector.uniform(len(others), torch.device("cpu")).argsort()
         more = others[order[: least - len(chosen)]]
         weights = selection.weights

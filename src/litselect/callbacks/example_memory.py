@@ -54,11 +54,12 @@ class ExampleMemory:
         self._find = find
         self._frozen = decide is not None
         self.doubts = Doubts()
-        self._tap = IdTap(decide or _all, self.doubts)
+        self._tap = IdTap(decide or (lambda place, length, ids: None), self.doubts)
         self._watch: LoaderWatch | None = None
         self._loaded: dict[str, Any] | None = None
         self._apart: dict[str, Any] | None = None  # what each rank knew, until training starts
         self._sized = False
+        self._loader: Any = None  # whose data set it is, until `detach`
 
     # ------------------------------------------------------------------ a training begins and ends
 
@@ -72,6 +73,7 @@ class ExampleMemory:
 
     def detach(self) -> None:
         """Put everything back. Harmless when called again."""
+        self._loader = None  # it may be large, and the callback outlives it
         if self._watch is not None:
             self._watch.remove()
 
@@ -103,8 +105,9 @@ class ExampleMemory:
             size = len(loader.dataset)
         except (AttributeError, TypeError):
             size = 1  # grows with the ids that arrive
+        self._loader = loader
         if self._sized:
-            self.ledger.grow(size)  # a data set may grow between epochs
+            self._grow(size)  # a data set may grow between epochs
             return
         self._sized = True
         self.ledger = Ledger(size)
@@ -112,6 +115,12 @@ class ExampleMemory:
         if self._loaded is not None:
             self._restore(self._loaded, size)
             self._loaded = None
+
+    def _grow(self, size: int) -> None:
+        """Make room for ids up to `size`."""
+        self.ledger.grow(size)
+        if self.labels is not None:
+            self.labels = padded(self.labels, self.ledger.size)
 
     def take_over(self, other: ExampleMemory) -> None:
         """Go on from what `other` remembers, of the same data set."""
@@ -130,6 +139,8 @@ class ExampleMemory:
             device: the module's.
         """
         self.ledger.to(device)
+        if self._loader is not None:
+            self._measure(self._loader)
         self.share(device)
         if self.labels is not None:
             self._early_labels = self.labels.to("cpu", copy=True) if self._frozen else None
@@ -143,7 +154,7 @@ class ExampleMemory:
     def share(self, device: torch.device) -> None:
         """Let every rank know what the others learned. A collective."""
         size = highest(torch.tensor([self.ledger.size], device=self.ledger.loss.device), device)
-        self.ledger.grow(int(size))  # of data sets that don't tell their length, ranks have seen different parts
+        self._grow(int(size))  # of data sets that don't tell their length, ranks have seen different parts
         merge_ranks(self.ledger, device)
         labels = highest(padded(self.labels, self.ledger.size), device)  # a rank that met none takes part
         self.labels = labels if bool((labels >= 0).any()) else None
@@ -167,7 +178,7 @@ class ExampleMemory:
         if self._find is not None:
             ids = validated(self._find(batch), n).to(device)
             if int(ids.max()) >= self.ledger.size:
-                self.ledger.grow(max(2 * self.ledger.size, int(ids.max()) + 1))
+                self._grow(max(2 * self.ledger.size, int(ids.max()) + 1))
             return ids, None
         try:
             delivery = self._tap.delivery(trainer, batch_idx, n, self.ledger.size)
@@ -285,7 +296,3 @@ class ExampleMemory:
         self.alarms.load_state_dict(state["alarms"])
         self.plan.scored_epoch = state["scored_epoch"]
         self.learning_rate_factor = state["learning_rate_factor"]
-
-
-def _all(place: int, length: int, ids: list[int]) -> None:
-    """Nothing is decided before a batch is loaded."""

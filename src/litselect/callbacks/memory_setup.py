@@ -10,6 +10,7 @@ import torch
 from litselect.callbacks.batch_sizes import fewest_rows
 from litselect.callbacks.early_choice import EarlyChoice
 from litselect.callbacks.example_memory import ExampleMemory
+from litselect.callbacks.nonfinite import select_finite
 from litselect.callbacks.ratings import rated_by_id
 
 if TYPE_CHECKING:
@@ -60,4 +61,7 @@ def learning_rate_factor(callback: ExampleSelection, trainer: Trainer, active: b
         return 1.0
     selector.at(callback.phase.progress(trainer) or 0.0, trainer.current_epoch, trainer.max_epochs)
     ids = memory.ledger.seen.nonzero().squeeze(1)  # a sampler may leave some out for good
-    return len(ids) / max(1, len(selector(**memory.recall(ids)))) if len(ids) else 1.0
+    if not len(ids):
+        return 1.0
+    kept = select_finite(selector, memory.recall(ids), selector.count(len(ids)), callback.nonfinite)
+    return len(ids) / max(1, len(kept))

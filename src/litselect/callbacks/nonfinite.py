@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from litselect.selectors import Selection, Selector
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool
 
 Policy = Literal["raise", "drop", "train"]
 POLICIES: tuple[Policy, ...] = ("raise", "drop", "train")
@@ -21,6 +24,12 @@ def looked_up(selector: Selector, policy: Policy) -> Set[str] | None:
     return selector.takes | selector.needs | (set[str]() if policy == "raise" else {"losses"})
 
 
+def finite_rows(scores: dict[str, Any]) -> Bool[Tensor, " batch"]:
+    """Rows whose losses and ratings are numbers, where they have any."""
+    looked_at = [cast("Tensor", scores[name]) for name in ("losses", "ratings") if name in scores]
+    return torch.stack([values.isfinite() for values in looked_at]).all(0)
+
+
 def select_finite(selector: Selector, scores: dict[str, Any], k: int, policy: Policy) -> Selection:
     """Let `selector` choose among the finite rows alone; the others are never trained, or first of all.
 
@@ -31,8 +40,7 @@ def select_finite(selector: Selector, scores: dict[str, Any], k: int, policy: Po
     """
     if policy == "raise":
         return selector(k=k, **scores)
-    looked_at = [cast("Tensor", scores[name]) for name in ("losses", "ratings") if name in scores]
-    finite = torch.stack([values.isfinite() for values in looked_at]).all(0)
+    finite = finite_rows(scores)
     good, bad = finite.nonzero().squeeze(1), finite.logical_not().nonzero().squeeze(1)
     forced = bad[:k] if policy == "train" else bad[:0]
     wanted = min(k - len(forced), len(good))

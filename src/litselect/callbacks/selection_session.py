@@ -160,7 +160,11 @@ class SelectionSession:
     def _select(self, batch: Any, n: int, known: dict[str, Any]) -> Chosen | None:
         callback, factor = self.callback, 1.0
         least = 0 if callback.refill else min(self._minimum, n)  # a queue takes what comes: its batches are full
+        drops = callback.nonfinite == "drop" and not callback.refill  # a rank may have too few rows left: all skip
         if self.selection is not None:  # before it was loaded
+            if drops and not self._agree(True):
+                self.selection = None
+                return None
             return self._take(batch, n, self.selection, factor, loaded=True)
         if callback.across_ranks and self.trainer.world_size > 1:
             losses = known.get("losses", torch.zeros(n, device=self.module.device))
@@ -175,7 +179,7 @@ class SelectionSession:
             selection, factor = share.selection, share.factor
         else:
             selection = self._call_selector(known, n)
-            freely = callback.selector.probabilistic and not callback.refill
+            freely = (callback.selector.probabilistic or drops) and not callback.refill
             if freely and not self._agree(len(selection) >= least):
                 return None
         self.selection = selection

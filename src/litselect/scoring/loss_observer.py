@@ -78,13 +78,19 @@ class LossObserver(LossCapture):
     ) -> Any:
         kwargs = kwargs or {}
         if func in LOSSES:
-            return self._loss(func, args, kwargs)
+            return self._loss(func, args, kwargs) if self._trains(args, kwargs) else func(*args, **kwargs)
         if func is BACKWARD:
             self._look(args[0])
             return func(*args, **kwargs)
         if self._ours and any(id(arg) in self._ours for arg in tensors_of(args, kwargs)):
             return self._derived(func, args, kwargs)
         return func(*args, **kwargs)
+
+    def _trains(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a graph goes through a loss function's call: that of a metric has none, and no part in the loss."""
+        return torch.is_grad_enabled() and any(
+            isinstance(arg, Tensor) and arg.requires_grad for arg in tensors_of(args, kwargs)
+        )
 
     def _parse(
         self, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
