@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning import strategies
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop, selection_session
 from litselect.scoring import ScoringPass
@@ -176,8 +176,16 @@ class Greedy(Selector):
         return Selection(torch.arange(count))
 
 
+def poisoned(world: int) -> TensorDataset:
+    """Four batches of four a rank, of which three rows of rank 0's second one are broken."""
+    x, y, ids = examples(16 * world)
+    x[torch.tensor(BROKEN) * world] = torch.nan
+    return TensorDataset(x, y, ids)
+
+
 # ---------------------------------------------------------------------- scenarios
 
+BROKEN = (4, 5, 6)
 FIXED: dict[str, Callable[[], ExampleSelection]] = {
     "TopLoss": lambda: ExampleSelection(TopLoss(0.5)),
     "RandomSubset": lambda: ExampleSelection(RandomSubset(0.5)),
@@ -225,6 +233,12 @@ def scenarios() -> Any:
     found["unequal lengths"] = fit(ExampleSelection(TopLoss(0.5)), loader=unequal, limit_train_batches=4, **uneven)
     found["unequal lengths, refill"] = fit(
         ExampleSelection(TopLoss(0.5), refill=True), loader=unequal, limit_train_batches=4, **uneven
+    )
+    broken = poisoned(world)
+    found["dropped"] = fit(
+        ExampleSelection(TopLoss(0.5), rescore_every=2, warmup=0, nonfinite="drop"),
+        module=normed,
+        loader=DataLoader(broken, batch_size=4, sampler=DistributedSampler(broken, world, rank, shuffle=False)),
     )
     torch.distributed.barrier()
     return found
@@ -342,6 +356,16 @@ def test_the_slowest_rank_sets_the_pace(results: list[Any]) -> None:
 def test_without_refill_an_empty_choice_skips_the_step_everywhere(results: list[Any]) -> None:
     assert [result["greedy 0.0, no refill"]["global_step"] for result in results] == [0] * len(results)
     assert_equal_on_all_ranks(results, "greedy 0.3, no refill")
+
+
+def test_a_batch_with_too_few_rows_left_on_one_rank_is_skipped_by_all(results: list[Any]) -> None:
+    """In the first epoch rows are chosen by a scoring pass, in the second before they are loaded."""
+    assert_equal_on_all_ranks(results, "dropped")
+    for result in results:
+        assert [len(step) for step in result["dropped"]["steps"]] == [2] * 6
+        assert all(value.isfinite().all() for value in result["dropped"]["weights"].values())
+    broken = {row * len(results) for row in BROKEN}
+    assert not broken & {i for step in results[0]["dropped"]["steps"] for i in step}
 
 
 # ---------------------------------------------------------------------- across ranks
