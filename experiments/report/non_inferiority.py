@@ -30,8 +30,8 @@ class NonInferiority:
 
     @property
     def bound(self) -> float:
-        """The one-sided lower confidence bound of the true difference; minus infinity on one seed."""
-        if self.difference.count < 2:
+        """The one-sided lower confidence bound of the true difference; minus infinity where nothing can be told."""
+        if self.difference.count < 2 or self.difference.tells_nothing:
             return -math.inf
         from scipy.stats import t
 
@@ -51,12 +51,12 @@ class NonInferiority:
     def seeds_needed(self) -> int | None:
         """How many seeds would show it with a power of 80%, if mean and deviation are what they seem.
 
-        None where no number would: on one seed, or if the mean is not above -margin.
+        None where no number would: on one seed, if the mean is not above -margin, or if all differences are the same.
         """
         gain, std = self.difference.mean + self.margin, self.difference.std
-        if self.difference.count < 2 or gain <= 0:
+        if self.difference.count < 2 or gain <= 0 or self.difference.tells_nothing:
             return None
-        if std == 0:
+        if std == 0:  # none is different at all
             return 2
         from scipy.stats import nct, t
 

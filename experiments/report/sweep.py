@@ -102,21 +102,28 @@ class Sweep:
             )
         return "" if seeds else f"Not reported: no seed of {BASELINE} has finished all budgets yet."
 
+    def final_error(self) -> float | None:
+        """Of uniform training at its largest budget, in percent, over the seeds that have all of its budgets."""
+        _, seeds, uniform = self.curve(BASELINE)
+        return float(np.exp(uniform.mean(0)[-1])) if seeds else None
+
     def reached(self, target: float) -> dict[str, Reached]:
         """By arm, the smallest budget whose fully decayed run is as good as uniform training's longest, or nearly.
+
+        Only seeds count that uniform training has at all of its budgets, and the arm at all of its own.
 
         Args:
             target: times the final error of uniform training at its largest budget.
         """
-        _, seeds, uniform = self.curve(BASELINE)
-        if not seeds:
+        if (final := self.final_error()) is None:
             return {}
-        level = np.array([uniform.mean(0)[-1] + np.log(target)])
+        shared, level = set(self.curve(BASELINE)[1]), np.log([final * target])
         found = {}
         for arm in self.arms:
-            budgets, own_seeds, errors = self.curve(arm)
-            if own_seeds and len(budgets) > 1:
-                budget = ErrorCurve(budgets, errors.mean(0)[:, None]).budget_for(level)
+            budgets, seeds, errors = self.curve(arm)
+            rows = [row for row, seed in enumerate(seeds) if seed in shared]
+            if rows and len(budgets) > 1:
+                budget = ErrorCurve(budgets, errors[rows].mean(0)[:, None]).budget_for(level)
                 found[arm] = Reached(float(budget[0]), float(budgets[0]), float(budgets[-1]))
         return found
 

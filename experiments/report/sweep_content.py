@@ -37,7 +37,7 @@ def multipliers(sweep: Sweep, found: dict[tuple[str, int], Multiplier]) -> Secti
         f"through its {len(sweep.of(BASELINE))} budgets, each a fully decayed run. In brackets the {CONFIDENCE:.0%} "
         "interval, a bootstrap over seeds of the curve and the arm together. Beyond the measured budgets nothing is "
         f"extrapolated: > and < are bounds, and a multiplier of m at budget b shows only where {BASELINE} has been "
-        "trained for m times b."
+        f"trained for m times b. {_seeds(sweep)}"
     )
     others = [arm for arm in sweep.arms if arm != BASELINE]
 
@@ -47,10 +47,15 @@ def multipliers(sweep: Sweep, found: dict[tuple[str, int], Multiplier]) -> Secti
     return Section(title, text, _by_budget(sweep, others, cell))
 
 
+def _seeds(sweep: Sweep) -> str:
+    """Those that enter where a curve of uniform training is needed."""
+    return f"Seeds that have all budgets of {BASELINE}, and no others: {', '.join(map(str, sweep.curve(BASELINE)[1]))}."
+
+
 def speed_ups(sweep: Sweep) -> Section:
     """Budgets that reach a target, by arm."""
     targets = {target: sweep.reached(target) for target in TARGETS}
-    final = Spread.of(list(sweep.of(BASELINE)[-1].log_errors(BASELINE).values())) if sweep.of(BASELINE) else None
+    final = sweep.final_error()
     title = f"{sweep.title}: budget to a target error"
     if final is None or not any(targets.values()):
         return Section(title, f"Not reported: it takes {BASELINE} and several budgets with a seed in common.")
@@ -58,9 +63,9 @@ def speed_ups(sweep: Sweep) -> Section:
         f"Targets are multiples of the error of {BASELINE} at its largest budget. Every budget is a fully decayed run "
         "of its own, so no target is reached in passing: an arm's budget, in epochs of uniform training, is read off "
         f"the curve through its own ends. In brackets the speed-up, the budget of {BASELINE} over the arm's; it "
-        "compares means and claims no significance."
+        f"compares means and claims no significance. {_seeds(sweep)}"
     )
-    headers = ("arm", *(f"{target:g}x: {target * math.exp(final.mean):.2f}%" for target in TARGETS))
+    headers = ("arm", *(f"{target:g}x: {target * final:.2f}%" for target in TARGETS))
     arms = [arm for arm in sweep.arms if any(arm in reached for reached in targets.values())]
     rows = [(arm, *(_target(targets[target], arm) for target in TARGETS)) for arm in arms]
     return Section(title, text, Table(headers, rows))
@@ -121,7 +126,7 @@ def claims(group: Group, found: dict[tuple[str, int], Multiplier]) -> list[Row]:
             values |= {"difference": difference.mean, **ends, "p": difference.p_value, "p_holm": p_values[arm]}
             values |= {"lower_bound": test.bound, "non_inferior_p": test.p_value}
         times = found.get((arm, group.epochs))
-        for name in ("value", "low", "high"):
+        for name in ("value", "low", "high", "seeds"):
             values[f"multiplier_{name}"] = "" if times is None else getattr(times, name)
         place = {"unit": group.unit, "epochs": str(group.epochs), "arm": arm}
         rows.append({**place, **{name: str(value) for name, value in values.items()}})

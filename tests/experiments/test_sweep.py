@@ -120,6 +120,18 @@ def test_speed_ups_to_targets() -> None:
     assert float(cells(found, "uniform")[0]) < 30
 
 
+def test_only_seeds_with_all_budgets_of_uniform_enter() -> None:
+    whole = [outcome(arm, epochs, 0, times) for epochs in BUDGETS for arm, times in ARMS.items()]
+    begun = [outcome("uniform", 30, 1, 0.1), *(outcome("twice", epochs, 1, 9.0) for epochs in BUDGETS)]
+    (found,), (alone,) = sweeps(groups(whole + begun)), sweeps(groups(whole))
+    for content in (speed_ups, lambda s: multipliers(s, s.multipliers())):
+        section = content(found)
+        assert section.table == content(alone).table
+        assert section.text.endswith("Seeds that have all budgets of uniform, and no others: 0.")
+    assert speed_ups(found).table.headers[1] == f"1.1x: {1.1 * (5 + 60 * 30**-0.8):.2f}%"  # type: ignore[union-attr]
+    assert multipliers(sweep(), sweep().multipliers()).text.endswith("no others: 0, 1, 2.")
+
+
 def test_a_target_reached_by_the_shortest_run_is_a_bound() -> None:
     found = [outcome(arm, epochs, 0, times) for epochs in (20, 30) for arm, times in (("uniform", 1), ("quick", 4))]
     (both,) = sweeps(groups(found))
