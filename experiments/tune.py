@@ -54,6 +54,8 @@ def main(config: DictConfig) -> None:
             f"hydra/sweeper={launch.chosen('sweeper')}; leave these out, or pooled=true"
         )
     spaces = {arm: _space(config, optuna, option_of(arm) in TRAIN_EVERYTHING) for arm in chosen_arms(config)}
+    for arm, space in spaces.items():
+        _refuse_fixed(arm, space)
     settings, rates = _sampling(config, optuna), [float(rate) for rate in config.learning_rates]
     job = TrialRun(out / "trials", {sweep.partition("=")[0] for space in spaces.values() for sweep in space})
     console, trials = Console(soft_wrap=True, highlight=False), dict[str, list[Trial]]()
@@ -75,6 +77,16 @@ def main(config: DictConfig) -> None:
     chosen = _chosen(trials, config.pooled, rates, console)
     write_tuned(out / "tuned.json", trials, chosen, line)
     console.print(f"python -m experiments.compare tuned={out / 'tuned.json'} uses them.")
+
+
+def _refuse_fixed(arm: str, space: list[str]) -> None:
+    """What an arm fixes can't be tried: comparisons would train what it says, at what was best for something else."""
+    fixed, tried = ({one.lstrip("+~").partition("=")[0] for one in overrides} for overrides in (arm.split()[1:], space))
+    if both := sorted(fixed & tried):
+        raise UsageError(
+            f"each setting is either the arm's own or tried, received {', '.join(both)} in both the arm {arm!r} and "
+            f"what is tuned; leave it out of one"
+        )
 
 
 def _chosen(trials: dict[str, list[Trial]], pooled: bool, rates: list[float], console: Console) -> dict[str, Trial]:

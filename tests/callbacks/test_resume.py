@@ -21,7 +21,7 @@ from litselect.callbacks import (
 )
 from litselect.callbacks.loop_patch import LoopPatch
 from litselect.callbacks.refill_queue import RefillQueue
-from litselect.selectors import LossPercentile, RandomSubset, TopLoss
+from litselect.selectors import LossPercentile, NoiseGuard, RandomSubset, RankSampling, TopLoss
 from tests.callbacks import ranks, runs
 from tests.callbacks.kit import differences
 from tests.callbacks.runs import (
@@ -114,6 +114,26 @@ def test_wherever_the_checkpoint_was_made(tmp_path: Path, save: str) -> None:
 @pytest.mark.parametrize("save", ["epoch end", "validation end"])
 def test_with_worker_processes(tmp_path: Path, save: str) -> None:
     assert resumed_differences(tmp_path, "refill", save, most=1, workers=2) == {}
+
+
+REMEMBERING: dict[str, Callable[[], Any]] = {  # selectors that are another after each answer
+    "RankSampling": lambda: RankSampling(0.4, steps=12),
+    "NoiseGuard": lambda: NoiseGuard(LossPercentile(0.4), "auto"),
+    "generator": lambda: LossPercentile(0.4, generator=torch.Generator().manual_seed(3)),
+}
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_choices_before_loading_with_worker_processes(tmp_path: Path, name: str) -> None:
+    """Batches are sent for in advance, in vain where the iterator is made again."""
+
+    def run(**settings: Any) -> Any:
+        callback = ExampleSelection(REMEMBERING[name](), scoring="ledger")
+        return train(tmp_path, name, callback=callback, workers=2, **settings)
+
+    expected, saved = run(), checkpoints(tmp_path)[:-1]
+    assert len(saved) == 2
+    assert [differences(expected, run(resume=path)) for path in saved] == [[], []]
 
 
 def test_at_optimizer_steps_of_accumulated_gradients(tmp_path: Path) -> None:

@@ -107,6 +107,18 @@ def test_pooled_arms_get_what_is_best_for_their_mean(
     assert trained == []
 
 
+@pytest.mark.parametrize(
+    ("own", "more"), [("keep=0.35", ['space=["keep=0.25,0.5"]']), ("optimizer.lr=0.1", []), ("++optimizer.lr=0.1", [])]
+)
+def test_what_an_arm_fixes_is_not_tried(
+    application: Command, trained: list[str], capsys: pytest.CaptureFixture[str], own: str, more: list[str]
+) -> None:
+    arms = f"selections=[uniform,'top_loss {own}']"
+    assert application("tune", arms, *SMALL[1:], NO_LOG, *more) == 2
+    assert f"received {own.lstrip('+').partition('=')[0]} in both the arm 'top_loss {own}'" in capsys.readouterr().err
+    assert trained == []
+
+
 def test_pooled_is_yes_or_no(application: Command, trained: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert application("tune", *SMALL, NO_LOG, "pooled=never") == 2
     assert "pooled must be true or false, received 'never'" in capsys.readouterr().err

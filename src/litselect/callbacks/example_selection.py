@@ -212,7 +212,7 @@ class ExampleSelection(CallbackBase):
 
         def begin() -> None:
             if self._loaded is not None:
-                resume_run(self._loaded, trainer, pl_module, session.patch)
+                resume_run(self, self._loaded, trainer, pl_module, session.patch)
                 self._loaded = None
             place_selector(self, trainer)  # whose default seed is that of the stream which has just been resumed
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from litselect.callbacks.random_streams import restore_streams
 from litselect.callbacks.rank_buffers import restore_buffers
+from litselect.callbacks.run_state import load_selector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,11 +104,14 @@ def _is_users(hook: Any) -> bool:
     return hook.__module__.partition(".")[0] not in ("pytorch_lightning", "lightning")
 
 
-def resume_run(state: dict[str, Any], trainer: Trainer, module: LightningModule, patch: LoopPatch) -> None:
+def resume_run(
+    callback: ExampleSelection, state: dict[str, Any], trainer: Trainer, module: LightningModule, patch: LoopPatch
+) -> None:
     """Let shuffling, augmentation, dropout and scoring go on where the checkpoint left them.
 
     To be called once the data is set up and training has started, which draw from the streams. Where the checkpoint
-    ended an epoch, the iterator of the next one has been made too early, and is made again when the epoch begins.
+    ended an epoch, the iterator of the next one has been made too early, and is made again when the epoch begins. So
+    is the selector, which may have been asked for the batches that workers are sent for in advance.
     """
     fit_loop: Any = trainer.fit_loop
     epochs, batches = fit_loop.epoch_progress.current, fit_loop.epoch_loop.batch_progress.current
@@ -121,6 +125,8 @@ def resume_run(state: dict[str, Any], trainer: Trainer, module: LightningModule,
         def begin_epoch() -> None:
             if ahead:
                 fit_loop._combined_loader._load_state_dicts(state["loaders"])
+            if state["selector"] is not None:
+                load_selector(callback.selector, state["selector"])
             iter(fit_loop._data_fetcher)
 
         patch.once(fit_loop.epoch_loop, "on_run_start", begin_epoch)
