@@ -70,7 +70,7 @@ def test_unit_weights_give_the_very_gradient_of_plain_cross_entropy() -> None:
 
 
 def test_batchmean() -> None:
-    logits, target = real(3).log_softmax(1), real(3).softmax(1)
+    logits, target = real(3).log_softmax(1).requires_grad_(), real(3).softmax(1)
     with LossWeights(WEIGHTS):
         total = F.kl_div(logits, target, reduction="batchmean")
     expected = (F.kl_div(logits, target, reduction="none").sum(1) * WEIGHTS).mean()
@@ -79,7 +79,7 @@ def test_batchmean() -> None:
 
 @pytest.mark.skipif(not hasattr(nn, "LinearCrossEntropyLoss"), reason="the weight argument is as new")
 def test_the_mean_of_a_weighted_squared_error() -> None:
-    x, y, w = real(3), real(3), unit(3)
+    x, y, w = real(3).requires_grad_(), real(3), unit(3)
     with LossWeights(WEIGHTS):
         total = F.mse_loss(x, y, weight=w)
     torch.testing.assert_close(total, ((x - y) ** 2 * w * WEIGHTS[:, None]).sum() / w.sum())
@@ -140,10 +140,10 @@ def test_unreduced_losses_are_weighted_where_they_are_reduced(name: str) -> None
 
 
 def test_several_losses_and_flattened_tokens() -> None:
-    z, w = real(3), unit(3)
-    target = some_ignored(Y)
+    z, w = real(3).requires_grad_(), unit(3)
+    target, logits = some_ignored(Y), X.reshape(-1, 4).requires_grad_()
     with LossWeights(WEIGHTS) as mode:
-        total = F.cross_entropy(X.reshape(-1, 4), target.view(-1), weight=CLASS_WEIGHT) + 0.3 * F.mse_loss(z, w)
+        total = F.cross_entropy(logits, target.view(-1), weight=CLASS_WEIGHT) + 0.3 * F.mse_loss(z, w)
     assert mode.applied == 2
     elements = F.cross_entropy(LOGITS, target, weight=CLASS_WEIGHT, reduction="none")
     divisor = (CLASS_WEIGHT[target.clamp_min(0)] * (target >= 0)).sum()
@@ -151,16 +151,27 @@ def test_several_losses_and_flattened_tokens() -> None:
 
 
 def test_a_loss_that_is_not_one_an_example_is_left_alone() -> None:
-    x, y = torch.rand(7), torch.rand(7)
+    x, y = torch.rand(7, requires_grad=True), torch.rand(7)
     with LossWeights(WEIGHTS) as mode:
         assert torch.equal(F.mse_loss(x, y), ((x - y) ** 2).mean())
     assert mode.applied == 0
 
 
 def test_one_row() -> None:
+    logits = LOGITS.clone().requires_grad_()
     with LossWeights(torch.tensor([2.0])):
-        assert F.cross_entropy(X[:1, 0], Y[:1, 0]) == 2 * TOKENS[0, 0]
-        torch.testing.assert_close(F.cross_entropy(LOGITS[:1], Y[:1], reduction="none").mean(), 2 * TOKENS[0].mean())
+        assert F.cross_entropy(logits[:1, :, 0], Y[:1, 0]) == 2 * TOKENS[0, 0]
+        torch.testing.assert_close(F.cross_entropy(logits[:1], Y[:1], reduction="none").mean(), 2 * TOKENS[0].mean())
+
+
+def test_a_metric_is_not_weighted() -> None:
+    logits = LOGITS.clone().requires_grad_()
+    with LossWeights(WEIGHTS) as mode:
+        assert F.cross_entropy(logits.detach(), Y) == TOKENS.mean()
+        with torch.no_grad():
+            assert F.cross_entropy(logits, Y) == TOKENS.mean()
+        assert mode.applied == 0
+        torch.testing.assert_close(F.cross_entropy(logits, Y), (TOKENS * WIDE).mean())
 
 
 def test_weights_of_all_subsets_give_the_full_gradient() -> None:

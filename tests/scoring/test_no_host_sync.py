@@ -202,7 +202,7 @@ def test_losses_of_a_step(loss: Callable[[Tensor, Tensor], Tensor], observed: bo
 @pytest.mark.parametrize("loss", STEPS)
 def test_weights_on_losses(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     with HostSyncs() as syncs, LossWeights(elsewhere(losses())) as mode:
-        loss(elsewhere(torch.randn(N, CLASSES)), elsewhere(torch.randint(CLASSES, (N,))))
+        loss(elsewhere(torch.randn(N, CLASSES)).requires_grad_(), elsewhere(torch.randint(CLASSES, (N,))))
     assert mode.applied
     assert syncs.found == []
 

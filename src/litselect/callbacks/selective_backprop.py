@@ -31,7 +31,7 @@ class SelectiveBackprop(ExampleSelection):
     Unless told otherwise, losses are those that training computed anyway (``scoring="ledger"``): the first epoch trains
     everything, then an example ranks by its last known loss among all of the data set, and rows are chosen before they
     are loaded, so that hooks see the chosen ones alone (``skip_loading=False`` loads all). The evidence: at the cost of
-    5 to 30 epochs a pass over every batch was 2.6 to 4.7 points below uniform training, remembered losses .5 to 1.3
+    5 to 30 epochs a pass over every batch was 2.5 to 4.7 points below uniform training, remembered losses .5 to 1.3
     (10,000 CIFAR-10 images, keep 1/2; docs/benchmark). Whoever has few data trains all of them. On five networks but
     the smallest a step at keep 1/2 takes .55 to .76 of a plain one this way, and .75 to 1.02 with a pass over every
     batch (docs/speed.md).

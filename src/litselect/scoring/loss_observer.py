@@ -11,7 +11,7 @@ from torch import Tensor
 
 from litselect.scoring.loss_call import LOSSES, LossCall
 from litselect.scoring.loss_capture import BACKWARD, LossCapture
-from litselect.scoring.row_order import MEANS, is_total, keeps_rows, tensors_of
+from litselect.scoring.row_order import MEANS, has_graph, is_total, keeps_rows, tensors_of
 from litselect.scoring.scores import Scores
 
 
@@ -87,10 +87,7 @@ class LossObserver(LossCapture):
         return func(*args, **kwargs)
 
     def _trains(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether a graph goes through a loss function's call: that of a metric has none, and no part in the loss."""
-        return torch.is_grad_enabled() and any(
-            isinstance(arg, Tensor) and arg.requires_grad for arg in tensors_of(args, kwargs)
-        )
+        return has_graph(args, kwargs)
 
     def _parse(
         self, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from litselect.scoring.loss_call import LOSSES, LossCall
-from litselect.scoring.row_order import keeps_rows, tensors_of
+from litselect.scoring.row_order import has_graph, keeps_rows, tensors_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -36,8 +36,8 @@ class LossWeights(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in LOSSES:
-            return self._loss(func, args, kwargs)
+        if func in LOSSES:  # a metric's, of detached outputs, stays what it is
+            return self._loss(func, args, kwargs) if has_graph(args, kwargs) else func(*args, **kwargs)
         if self._rowful and any(id(arg) in self._rowful for arg in tensors_of(args, kwargs)):
             return self._derived(func, args, kwargs)
         return func(*args, **kwargs)

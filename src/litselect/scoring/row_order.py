@@ -28,6 +28,13 @@ def tensors_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     return found
 
 
+def has_graph(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the result of a call can go backward: that of a metric can't, and has no part in the step's loss."""
+    return torch.is_grad_enabled() and any(
+        isinstance(arg, Tensor) and arg.requires_grad for arg in tensors_of(args, kwargs)
+    )
+
+
 def keeps_rows(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, n: int) -> bool:
     """Whether `result`, made by `func` of a tensor with `n` examples' rows, has them still, in that order."""
     if not isinstance(result, Tensor) or not result.is_floating_point() or result.ndim == 0:
