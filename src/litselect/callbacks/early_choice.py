@@ -46,7 +46,7 @@ class EarlyChoice:
         passive = cast("Any", trainer.fit_loop)._skip_backward
         if memory is None or passive or not callback.phase.active_at(trainer, place, length):
             return None
-        if max(ids) >= memory.ledger.size:  # of no example: an error, once the batch arrives
+        if max(ids, default=0) >= memory.ledger.size:  # of no example: an error, once the batch arrives
             return None
         known: dict[str, Any] = {}
         if selector.wants_scores:

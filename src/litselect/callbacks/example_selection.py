@@ -97,8 +97,8 @@ class ExampleSelection(CallbackBase):
         reuse_forward: score by the training step's own forward, dropout included, and go backward through the chosen
             rows of it, at plain training's memory (`ForwardReuse`); where that can't be done, a warning says why.
             ``"batchnorm"`` also accepts an approximate gradient of batch normalisation.
-        nonfinite: what to do with NaN or inf scores: ``"raise"``, ``"drop"`` (never train such rows) or ``"train"``
-            (always). The latter two make the host wait for the device once a batch.
+        nonfinite: what to do with NaN or inf scores: ``"raise"``, ``"drop"`` (never train such rows, skip a batch with
+            too few others) or ``"train"`` (always). The latter two make the host wait for the device once a batch.
         prog_bar: show the kept fraction in the progress bar.
 
     Attributes:
