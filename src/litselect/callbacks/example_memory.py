@@ -15,7 +15,7 @@ from litselect.callbacks.loader_watch import LoaderWatch
 from litselect.callbacks.merge_ranks import highest, merge_ranks
 from litselect.callbacks.rank_tables import gather_tables, padded, pick_tables
 from litselect.callbacks.score_plan import ScorePlan
-from litselect.callbacks.tapped_sampler import Decide
+from litselect.callbacks.tapped_sampler import Decide, load_all
 from litselect.scoring import Ledger, Scores
 from litselect.scoring.known_scores import KnownScores
 from litselect.scoring.predictions import predictions
@@ -54,7 +54,7 @@ class ExampleMemory:
         self._find = find
         self._frozen = decide is not None
         self.doubts = Doubts()
-        self._tap = IdTap(decide or (lambda place, length, ids: None), self.doubts)
+        self._tap = IdTap(decide or load_all, self.doubts)
         self._watch: LoaderWatch | None = None
         self._loaded: dict[str, Any] | None = None
         self._apart: dict[str, Any] | None = None  # what each rank knew, until training starts

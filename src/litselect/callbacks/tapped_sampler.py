@@ -38,6 +38,11 @@ REMEDY: Final = (
 Decide = Callable[[int, int, "list[int]"], "Selection | None"]
 """Called with a batch's place in its epoch, the number of batches and the indices; which of them are to be loaded."""
 
+
+def load_all(place: int, length: int, ids: list[int]) -> None:
+    """Nothing is decided before a batch is loaded."""
+
+
 Admitted = Callable[["list[int]"], "list[int]"]
 
 
