@@ -529,6 +529,22 @@ def test_a_loss_function_that_is_a_metric_has_no_part_in_the_loss(solo: Any, met
     assert differences(*found) == []
 
 
+def test_weights_do_not_weigh_metrics(solo: Any) -> None:
+    found: list[tuple[float, float, float]] = []
+
+    class Measuring(Noting):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            logits, y = self.net(batch[0]), batch[1]
+            loss, metric = F.cross_entropy(logits, y), F.cross_entropy(logits.detach(), y)
+            by_hand = -logits.detach().log_softmax(1)[torch.arange(len(y)), y].mean()
+            found.append((float(metric), float(by_hand), float(loss.detach())))
+            return loss
+
+    solo.fit(solo.make(Measuring), ExampleSelection(InfoBatch(0.9, 0.0)), data=loader(), max_epochs=3)
+    assert [metric for metric, *_ in found] == pytest.approx([by_hand for _, by_hand, _ in found])
+    assert any(abs(loss - by_hand) > 0.1 for _, by_hand, loss in found)  # there were weights
+
+
 @pytest.mark.parametrize("settings", [{}, {"precision": "bf16-mixed"}, {"accumulate_grad_batches": 2}])
 def test_overhearing_leaves_training_as_it_is(solo: Any, settings: dict[str, Any]) -> None:
     class Deep(Noting):

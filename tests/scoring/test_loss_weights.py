@@ -166,7 +166,7 @@ def test_one_row() -> None:
 
 def test_a_metric_is_not_weighted() -> None:
     logits = LOGITS.clone().requires_grad_()
-    with LossWeights(WEIGHTS) as mode:
+    with LossWeights(WEIGHTS, spare_metrics=True) as mode:
         assert F.cross_entropy(logits.detach(), Y) == TOKENS.mean()
         with torch.no_grad():
             assert F.cross_entropy(logits, Y) == TOKENS.mean()

@@ -49,7 +49,7 @@ class SelectedStep:
         weights = chosen.extras.get("weights")
         if weights is None:
             return _scaled(self._run(training_step, args, chosen), chosen.factor)
-        with torch.compiler.set_stance("force_eager"), LossWeights(weights) as mode:
+        with torch.compiler.set_stance("force_eager"), LossWeights(weights, spare_metrics=True) as mode:
             output = self._run(training_step, args, chosen)
         if not mode.applied and not self._declined(output):
             raise CaptureError(

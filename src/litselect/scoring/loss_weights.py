@@ -24,11 +24,13 @@ class LossWeights(TorchFunctionMode):
 
     Args:
         weights: ``[k]``, one a row of the batch that is trained.
+        spare_metrics: leave losses without a graph what they are, where the step is going to go backward.
     """
 
-    def __init__(self, weights: Float[Tensor, " kept"]) -> None:
+    def __init__(self, weights: Float[Tensor, " kept"], *, spare_metrics: bool = False) -> None:
         super().__init__()
         self.weights = weights
+        self._spares_metrics = spare_metrics
         self.applied = 0
         self._rowful: dict[int, Tensor] = {}  # unreduced losses and what became of them, not weighted yet
 
@@ -36,8 +38,9 @@ class LossWeights(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in LOSSES:  # a metric's, of detached outputs, stays what it is
-            return self._loss(func, args, kwargs) if has_graph(args, kwargs) else func(*args, **kwargs)
+        if func in LOSSES:
+            weighs = not self._spares_metrics or has_graph(args, kwargs)
+            return self._loss(func, args, kwargs) if weighs else func(*args, **kwargs)
         if self._rowful and any(id(arg) in self._rowful for arg in tensors_of(args, kwargs)):
             return self._derived(func, args, kwargs)
         return func(*args, **kwargs)
