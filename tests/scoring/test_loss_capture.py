@@ -28,9 +28,6 @@ cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 class OnGraphs(LossObserver):
     """Where a test's tensors have no graph, the losses begin one, as those of a network would."""
 
-    def _trains(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        return True
-
     def _as_reduced(self, value: Tensor, own: Tensor, *, is_sum: bool) -> Tensor:
         value = value if value.requires_grad else value.clone().requires_grad_()
         return super()._as_reduced(value, own, is_sum=is_sum)

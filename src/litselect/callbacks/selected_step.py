@@ -63,7 +63,7 @@ class SelectedStep:
         memory = self._callback.memory
         if memory is None or not memory.plan.overhears or memory.doubts.reason or self.heard is not None:
             return training_step(*args)
-        observer = LossObserver(chosen.rows)
+        observer = LossObserver(chosen.rows, spare_metrics=True)
         with observer.before(self._trainer.strategy, "backward"):  # which scales the loss
             output = observer.watch(lambda: training_step(*args))
         if observer.scores is None and not self._declined(output):

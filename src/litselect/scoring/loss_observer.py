@@ -26,10 +26,12 @@ class LossObserver(LossCapture):
 
     Args:
         n: the number of rows that are trained.
+        spare_metrics: look at no loss without a graph, where the step is going to go backward.
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, *, spare_metrics: bool = False) -> None:
         super().__init__(n)
+        self._spares_metrics = spare_metrics
         self.scores: Scores | None = None  # of the step's first loss that goes backward
         self._ours: dict[int, Tensor] = {}  # losses and what became of them
         self._leaves: dict[int, set[int]] = {}  # which losses those came from
@@ -78,16 +80,14 @@ class LossObserver(LossCapture):
     ) -> Any:
         kwargs = kwargs or {}
         if func in LOSSES:
-            return self._loss(func, args, kwargs) if self._trains(args, kwargs) else func(*args, **kwargs)
+            looks = not self._spares_metrics or has_graph(args, kwargs)
+            return self._loss(func, args, kwargs) if looks else func(*args, **kwargs)
         if func is BACKWARD:
             self._look(args[0])
             return func(*args, **kwargs)
         if self._ours and any(id(arg) in self._ours for arg in tensors_of(args, kwargs)):
             return self._derived(func, args, kwargs)
         return func(*args, **kwargs)
-
-    def _trains(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        return has_graph(args, kwargs)
 
     def _parse(
         self, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
