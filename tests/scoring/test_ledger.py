@@ -180,3 +180,13 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install pyarrow.*\.csv"):
         Ledger(3).export(tmp_path / "ledger.parquet")
+
+
+def test_growing_to_no_more_copies_nothing() -> None:
+    ledger = Ledger(4)
+    before = ledger.loss
+    for size in (1, 4):
+        ledger.grow(size)
+        assert ledger.loss is before
+    ledger.grow(5)
+    assert len(ledger.loss) == ledger.size == 5

@@ -142,11 +142,13 @@ class Ledger:
 
     def grow(self, size: int) -> None:
         """Make room for ids up to `size`, for data sets that don't tell their length."""
+        if size <= self.size:  # as every epoch finds, of a data set that stays what it is: nothing is copied
+            return
         for name, (dtype, empty) in FIELDS.items():
             old: Tensor = getattr(self, name)
-            more = torch.full((max(0, size - self.size),), empty, dtype=dtype, device=old.device)
+            more = torch.full((size - self.size,), empty, dtype=dtype, device=old.device)
             setattr(self, name, torch.cat([old, more]))
-        self.size = max(self.size, size)
+        self.size = size
 
     # ------------------------------------------------------------------ state, merging, export
 
