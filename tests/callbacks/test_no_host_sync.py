@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from litselect.callbacks import ExampleSelection, SelectiveBackprop
+from litselect.callbacks import ExampleSelection, SelectiveBackprop, new_entries
 from litselect.callbacks.example_memory import ExampleMemory
 from litselect.callbacks.finite_guard import FiniteGuard
 from litselect.callbacks.score_plan import ScorePlan
 from litselect.callbacks.selection_session import SelectionSession
 from litselect.callbacks.tapped_sampler import Delivery
 from litselect.scoring import Ledger, Scores
-from litselect.selectors import LossPercentile, Selection, Selector, TopLoss, fixed_size
+from litselect.selectors import LossPercentile, Selection, Selector, TopLoss, fixed_size, loss_percentile
 from tests.callbacks.kit import Classifier, loader
 from tests.host_syncs import DEVICE, LITSELECT, Elsewhere, HostSyncs, elsewhere, here
 from tests.selectors.specimens import WeightedDraw
@@ -86,7 +86,8 @@ class Watch:
 @pytest.fixture
 def as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     """What looks at values on the CPU alone, where looking is free, does not look."""
-    monkeypatch.setattr(fixed_size, "known_empty", lambda mask: False)
+    for module in (fixed_size, loss_percentile):
+        monkeypatch.setattr(module, "known_empty", lambda mask: False)
     monkeypatch.setattr(FiniteGuard, "look", lambda self, values, what: None)
     monkeypatch.setattr(Selector, "_refuse_broken", lambda self, name, scores: None)
 
@@ -120,6 +121,7 @@ def test_a_selector_or_a_ledger_that_waits_would_be_noticed(solo: Any, monkeypat
     once_a_batch = ["_local_scalar_dense"] * (BATCHES - WARM)
     assert watched(solo, ExampleSelection(Looking(0.5)), __file__) == once_a_batch
     monkeypatch.setattr(Ledger, "see", looking)
+    monkeypatch.setattr(new_entries, "_BATCHES", 1)  # that wait
     assert watched(solo, SELECTIONS["ledger"](), __file__) == once_a_batch
 
 
@@ -149,7 +151,7 @@ def remembering(ids: Tensor, *, early: bool = False) -> ExampleMemory:
     memory = ExampleMemory(ScorePlan(True, 1, 0, False), None, (lambda *_: None) if early else None)
     memory._meet(loader(32), False)
     memory.labels = torch.arange(32, dtype=torch.int32) % 3
-    memory._tap.delivery = lambda *_: Delivery(ids.tolist(), None)
+    memory._tap.delivery = lambda *_: Delivery(ids, None)
     memory.begin_epoch(0, 0, True, 0.5, DEVICE)
     return memory
 
@@ -167,12 +169,12 @@ def test_a_batch_passes_the_memory_without_waiting() -> None:
             syncs.found.clear()
             arrived, _ = memory.arrive(None, None, step, 4)  # type: ignore[arg-type]
             assert isinstance(arrived, Elsewhere)
-            memory.ledger.see(arrived)
+            memory.see(arrived)
             classes = here(memory.labels)[ids].tolist()
             known = memory.recall(arrived)
             memory.refreshed(arrived, None, heard(4), step, frozenset({"percentiles"}))
             memory.refreshed(arrived, elsewhere(rows), heard(2), step, frozenset())
-            memory.trained(arrived[:2], heard(2), step)
+            memory.trained(arrived[:2], heard(2), step, memory.sent)
     assert syncs.found == []
     assert here(known["targets"]).tolist() == classes
     assert all(isinstance(value, Elsewhere) for name, value in known.items() if name != "mean_loss")
@@ -186,8 +188,10 @@ def test_choices_ahead_of_loading_read_what_lies_on_the_cpu() -> None:
             syncs.found.clear()
             known = memory.recall(ids)
             arrived, _ = memory.arrive(None, None, step, 4)  # type: ignore[arg-type]
-            memory.trained(arrived, heard(4), step)
+            memory.trained(arrived, heard(4), step, memory.sent)
+        trained = memory.ledger.trained  # which has all of it entered
     assert syncs.found == []
+    assert here(trained).sum() == 12
     assert known["targets"].tolist() == [0, 0, 0, 0], "as the epoch found them"
 
 

@@ -89,8 +89,7 @@ class Comb(RandomSubset):
 
     def select(self, k: int, *, candidates: int, device: torch.device) -> Selection:
         pi = torch.full((candidates,), k / candidates, dtype=torch.float64)
-        draws = self.uniform(1, device)
-        return Selection.of(systematic_sample(pi, k, torch.arange(candidates).double(), draws[0]))
+        return Selection(systematic_sample(pi, k, torch.arange(candidates), self.uniform(1, device)))
 
 
 class OrdinalRanks(Selector):
@@ -98,8 +97,8 @@ class OrdinalRanks(Selector):
 
     def select(self, k: int, *, losses: Tensor) -> Selection:
         ranks = losses.sort(stable=True).indices.argsort().double() + 0.5
-        draws = self.uniform(len(losses) + 1, losses.device)
-        return Selection.of(systematic_sample(inclusion_probabilities(ranks, k), k, draws[1:], draws[0]))
+        order, start = self.shuffled(len(losses), losses.device), self.uniform(1, losses.device)
+        return Selection(systematic_sample(inclusion_probabilities(ranks, k), k, order, start))
 
 
 class Unnormalised(WeightedDraw):

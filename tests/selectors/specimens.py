@@ -35,8 +35,7 @@ class WeightedDraw(Selector):
     def select(self, k: int, *, losses: Tensor) -> Selection:
         n, device = losses.numel(), losses.device
         pi = inclusion_probabilities(losses.detach().double() + 1, k)
-        draws = self.uniform(n + 1, device)
-        rows = systematic_sample(pi, k, draws[1:], draws[0])
+        rows = systematic_sample(pi, k, self.shuffled(n, device), self.uniform(1, device))
         return Selection.of(rows, k / (n * pi[rows]))
 
 

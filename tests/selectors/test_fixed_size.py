@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from litselect.selectors import fixed_size
-from litselect.selectors.fixed_size import floored_probabilities, inclusion_probabilities, systematic_sample
+from litselect.selectors.fixed_size import inclusion_probabilities, systematic_sample
 from tests import shapes
 
 TINY = torch.finfo(torch.float64).tiny
@@ -65,24 +65,24 @@ def test_the_first_come_before_all_others(case: tuple[list[float], int], floor: 
     m = sum(first)
     others = [p for p, is_first in zip(law, first, strict=True) if not is_first]
     alone = torch.tensor(others, dtype=torch.float64).clamp(1e-200, 1)  # of smaller ones the digits are not kept
-    rest = [0.0] * (n - m) if m >= k else floored_probabilities(alone, k - m, floor).tolist()
+    rest = [0.0] * (n - m) if m >= k else inclusion_probabilities(alone, k - m, floor).tolist()
     expected = [min(1, k / m) if is_first else rest.pop(0) for is_first in first]
     given = torch.tensor(law, dtype=torch.float64).clamp(1e-200, 1)
-    pi = floored_probabilities(given, k, floor, torch.tensor(first))
+    pi = inclusion_probabilities(given, k, floor, torch.tensor(first))
     assert pi.tolist() == pytest.approx(expected, rel=1e-9, abs=1e-12)
     if m == 0:
-        assert pi.equal(floored_probabilities(given, k, floor))
+        assert pi.equal(inclusion_probabilities(given, k, floor))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fixed_size, "known_empty", lambda mask: False)  # as on an accelerator
-            assert pi.equal(floored_probabilities(given, k, floor, torch.tensor(first))), "to the last digit"
+            assert pi.equal(inclusion_probabilities(given, k, floor, torch.tensor(first))), "to the last digit"
 
 
 def test_the_first_come_before_all_others_in_single_precision() -> None:
     """Where a device has no other."""
     law, first = torch.tensor([1.0, 1e-6, 0.5, 0.0]), torch.tensor([False, False, True, True])
-    assert floored_probabilities(law, 1, 0.0, first).tolist() == pytest.approx([0, 0, 0.5, 0.5], abs=1e-9)
-    assert floored_probabilities(law, 3, 0.0, first).tolist() == pytest.approx([1, 1e-6, 1, 1], rel=1e-3)
-    assert floored_probabilities(law, 3, 0.2, first).tolist() == pytest.approx([0.8, 0.2, 1, 1], rel=1e-3)
+    assert inclusion_probabilities(law, 1, 0.0, first).tolist() == pytest.approx([0, 0, 0.5, 0.5], abs=1e-9)
+    assert inclusion_probabilities(law, 3, 0.0, first).tolist() == pytest.approx([1, 1e-6, 1, 1], rel=1e-3)
+    assert inclusion_probabilities(law, 3, 0.2, first).tolist() == pytest.approx([0.8, 0.2, 1, 1], rel=1e-3)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -144,7 +144,7 @@ def miss(law: list[float], k: int, sample: str = "systematic") -> float:
     with shapes.unchecked():
         for draws in torch.rand(DRAWS, n + 1, dtype=torch.float64, generator=generator):
             if sample == "systematic":
-                rows = systematic_sample(pi, k, draws[1:], draws[0])
+                rows = systematic_sample(pi, k, draws[1:].argsort(), draws[:1])
             else:  # one row after the other, with the law as weights (Efraimidis and Spirakis)
                 rows = (draws[1:].log() / (pi / k)).topk(k).indices
             assert rows.dtype == torch.int64
@@ -180,8 +180,9 @@ def test_the_size_is_exact_whatever_the_law_and_the_draw(
     if start is not None:
         draws[0] = start
     pi = inclusion_probabilities(torch.tensor(law, dtype=torch.float64), k)
-    rows = systematic_sample(pi, k, draws[1:], draws[0])
+    rows = systematic_sample(pi, k, draws[1:].argsort(), draws[:1])
     assert len(rows) == len(set(rows.tolist())) == k
+    assert rows.tolist() == sorted(rows.tolist())
     assert set((pi >= 1).nonzero().squeeze(1).tolist()) <= set(rows.tolist())
 
 
@@ -193,7 +194,7 @@ def bisected(law: Tensor, k: int, floor: float) -> Tensor:
     low, high = 0.0, 1e300
     for _ in range(3000):
         c = (low * high) ** 0.5 if low else high * 1e-3
-        if (law * c).clamp(floor, 1).sum() < k:
+        if (floor + (law * c).clamp_max(1 - floor)).sum() < k:
             low = c
         else:
             high = c
@@ -201,17 +202,17 @@ def bisected(law: Tensor, k: int, floor: float) -> Tensor:
             break
         if not low and high < 1e-200:
             break
-    return (law * high).clamp(floor, 1)
+    return floor + (law * high).clamp_max(1 - floor)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.data())
-def test_floored_probabilities_equal_the_reference(data: st.DataObject) -> None:
+def test_a_floor_is_what_the_reference_makes_of_it(data: st.DataObject) -> None:
     probability = st.one_of(st.floats(0.001, 1), st.sampled_from([1e-30, 1e-9, 0.5, 1.0]))
     law = torch.tensor(data.draw(st.lists(probability, min_size=1, max_size=9)), dtype=torch.float64)
     k = data.draw(st.integers(1, len(law)))
     floor = data.draw(st.floats(0.001, 1)) * k / len(law)
-    pi = floored_probabilities(law, k, floor)
+    pi = inclusion_probabilities(law, k, floor)
     assert pi.sum().item() == pytest.approx(k, rel=1e-12)
     assert (pi >= floor).all()
     assert (pi <= 1).all()
@@ -220,15 +221,16 @@ def test_floored_probabilities_equal_the_reference(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("floor", [0.5, 0.9, 1.0])
 def test_a_floor_of_the_whole_share_is_uniform(floor: float) -> None:
-    assert floored_probabilities(torch.tensor([0.0, 0.1, 1.0, 9.0]), 2, floor).tolist() == [0.5] * 4
+    assert inclusion_probabilities(torch.tensor([0.0, 0.1, 1.0, 9.0]), 2, floor).tolist() == [0.5] * 4
 
 
-def test_no_floor_is_the_law_itself() -> None:
-    law = torch.rand(9, dtype=torch.float64)
-    assert floored_probabilities(law, 4, 0.0).equal(inclusion_probabilities(law, 4))
+def test_what_is_above_the_floor_stays_in_proportion() -> None:
+    law = torch.tensor([0.1, 0.2, 0.4, 0.8], dtype=torch.float64)
+    above = inclusion_probabilities(law, 2, 0.2) - 0.2
+    assert (above / law).tolist() == pytest.approx([0.8] * 4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_floor_under_zeros(dtype: torch.dtype) -> None:
-    pi = floored_probabilities(torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=dtype), 3, 0.2)
+    pi = inclusion_probabilities(torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=dtype), 3, 0.2)
     assert pi.tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1])

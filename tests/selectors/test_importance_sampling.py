@@ -33,8 +33,11 @@ class Enumerated(ImportanceSampling):
         super().__init__(*args, seed=0, **kwargs)  # pyright: ignore
         self.order, self.start = order, 0.0
 
+    def shuffled(self, n: int, device: torch.device) -> Tensor:
+        return self.order
+
     def uniform(self, n: int, device: torch.device) -> Tensor:
-        return torch.cat([torch.tensor([self.start], dtype=torch.float64), self.order])
+        return torch.tensor([self.start], dtype=torch.float64)
 
 
 def exact_expectation(
@@ -43,13 +46,13 @@ def exact_expectation(
     """The expected weighted mean gradient over every start of the comb, in a fixed order; and the true mean."""
     inputs, gradients = problem(seed=seed)
     n = len(gradients)
-    order = torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     selector = make(keep, 0.0, order=order, **kwargs)  # pyright: ignore
     k = selector.count(n)
     # The choice changes only where a tooth meets the end of a row: the starts that bring the ends to whole numbers.
     selector(**inputs)
     pi = inclusion_of(selector, inputs, k)
-    ends = pi[order.argsort()].cumsum(0)
+    ends = pi[order].cumsum(0)
     corners = torch.cat([torch.tensor([0.0, 1.0]).double(), (1 - ends % 1) % 1]).sort().values
     mean = torch.zeros(gradients.shape[1], dtype=torch.float64)
     for left, right in zip(corners[:-1].tolist(), corners[1:].tolist(), strict=True):
@@ -80,8 +83,8 @@ def inclusion_of(selector: ImportanceSampling, inputs: dict[str, Tensor], k: int
     low, high = 0.0, 1e9
     for _ in range(200):
         c = (low + high) / 2
-        low, high = (c, high) if sum(min(1, max(floor, c * s)) for s in scores) < k else (low, c)
-    return torch.tensor([min(1, max(floor, high * s)) for s in scores], dtype=torch.float64)
+        low, high = (c, high) if sum(floor + min(1 - floor, c * s) for s in scores) < k else (low, c)
+    return torch.tensor([floor + min(1 - floor, high * s) for s in scores], dtype=torch.float64)
 
 
 @pytest.mark.parametrize("max_weight", [1.0, 2.0, 10.0, math.inf])
@@ -129,9 +132,9 @@ def test_missing_or_wrong_weights_would_be_noticed() -> None:
 def test_it_draws_as_the_comb_does() -> None:
     inputs, _ = problem()
     selector, twin = ImportanceSampling(0.5, 0.0, seed=3), ImportanceSampling(0.5, 0.0, seed=3)
-    draws = twin.uniform(11, torch.device("cpu"))
-    expected = systematic_sample(inclusion_of(selector, inputs, 5), 5, draws[1:], draws[0])
-    assert selector(**inputs).indices.tolist() == expected.sort().values.tolist()
+    order, start = twin.shuffled(10, torch.device("cpu")), twin.uniform(1, torch.device("cpu"))
+    expected = systematic_sample(inclusion_of(selector, inputs, 5), 5, order, start)
+    assert selector(**inputs).indices.tolist() == expected.tolist()
 
 
 def test_soft_targets_are_scored() -> None:

@@ -355,7 +355,9 @@ def test_a_floor_holds_as_far_as_unknown_rows_leave_room() -> None:
     selector = LossPercentile(beta=1.0, floor=0.45, seed=0)
     chosen = selector(percentiles=torch.tensor([0.01, 1.0, 0.02, 0.9, 1.0, 0.03]), k=4)
     assert chosen.inclusion is not None
-    expected = torch.tensor([0.45, 1.0, 0.45, 0.65, 1.0, 0.45], dtype=torch.float64)
+    law = torch.tensor([0.01, 0.0, 0.02, 0.9, 0.0, 0.03], dtype=torch.float64)
+    expected = 0.45 + 0.2 * law / law.sum()  # of the two places that are left, the floors take 1.8
+    expected[[1, 4]] = 1.0
     assert torch.allclose(chosen.inclusion, expected[chosen.indices])
 
 

@@ -11,7 +11,9 @@ from litselect.callbacks.ratings import rated_by_id
 from litselect.selectors import Selection
 
 if TYPE_CHECKING:
+    from jaxtyping import Int
     from pytorch_lightning import Trainer
+    from torch import Tensor
 
     from litselect.callbacks.example_selection import ExampleSelection
 
@@ -31,13 +33,13 @@ class EarlyChoice:
     def __init__(self, callback: ExampleSelection, trainer: Trainer, minimum: int) -> None:
         self._callback, self._trainer, self._minimum = callback, trainer, minimum
 
-    def __call__(self, place: int, length: int, ids: list[int]) -> Selection | None:
+    def __call__(self, place: int, length: int, ids: Int[Tensor, " batch"]) -> Selection | None:
         """The rows of a batch that are to be loaded; None for all.
 
         Args:
             place: of the batch in its epoch.
             length: how many batches the epoch has.
-            ids: of the candidates.
+            ids: of the candidates, ``[N]`` int64 on the CPU.
         """
         callback, trainer = self._callback, self._trainer
         length = int(min(length, trainer.num_training_batches))  # which may be limited, or not known yet
@@ -46,13 +48,13 @@ class EarlyChoice:
         passive = cast("Any", trainer.fit_loop)._skip_backward
         if memory is None or passive or not callback.phase.active_at(trainer, place, length):
             return None
-        if max(ids, default=0) >= memory.ledger.size:  # of no example: an error, once the batch arrives
+        if len(ids) and int(ids.amax()) >= memory.size:  # of no example: an error, once the batch arrives
             return None
         known: dict[str, Any] = {}
         if selector.wants_scores:
             if memory.plan.source(epoch, place) != "ledger" and not rated_by_id(callback):
                 return None
-            known = memory.recall(torch.tensor(ids), looked_up(selector, callback.nonfinite))
+            known = memory.recall(ids, looked_up(selector, callback.nonfinite))
             if callback.ratings is not None:
                 known["ratings"] = callback.ratings.rate(None, known["ids"], known)
         selector.default_seed = memory.seed
@@ -75,7 +77,7 @@ class EarlyChoice:
         others = others.nonzero().squeeze(1)
         if len(chosen) + len(others) < least:
             return None
-        order = self._callback.selector.uniform(len(others), torch.device("cpu")).argsort()
+        order = self._callback.selector.shuffled(len(others), torch.device("cpu"))
         more = others[order[: least - len(chosen)]]
         weights = selection.weights
         if weights is not None:

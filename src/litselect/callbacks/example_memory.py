@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from litselect.callbacks.alarms import Alarms
 from litselect.callbacks.doubts import Doubts
+from litselect.callbacks.example_tables import ExampleTables
 from litselect.callbacks.id_tap import IdTap, validated
 from litselect.callbacks.loader_watch import LoaderWatch
 from litselect.callbacks.merge_ranks import highest, merge_ranks
 from litselect.callbacks.rank_tables import gather_tables, padded, pick_tables
 from litselect.callbacks.score_plan import ScorePlan
 from litselect.callbacks.tapped_sampler import Decide, load_all
-from litselect.scoring import Ledger, Scores
-from litselect.scoring.known_scores import KnownScores
-from litselect.scoring.predictions import predictions
+from litselect.scoring import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Set
@@ -28,11 +27,14 @@ if TYPE_CHECKING:
 
     from litselect.selectors import Selection
 
+Loss = Literal["unknown", "plain", "any"]
+"""What a training step's loss is made of: a cross-entropy and nothing else, or who knows what."""
+
 FindIds = Callable[[Any], Tensor]
 """``ids(batch) -> Tensor[N]`` int64: the position of each example in the data set."""
 
 
-class ExampleMemory:
+class ExampleMemory(ExampleTables):
     """Remembers the losses of examples under their ids.
 
     Args:
@@ -42,17 +44,16 @@ class ExampleMemory:
     """
 
     def __init__(self, plan: ScorePlan, find: FindIds | None, decide: Decide | None) -> None:
+        super().__init__(frozen=decide is not None)
         self.plan = plan
-        self.ledger = Ledger(1)
-        self.known = KnownScores(self.ledger)
-        self.labels: Tensor | None = None  # [size] int32, the class of each example, -1 where it is not known
         self._early_labels: Tensor | None = None  # on the CPU, as the epoch found them, if `_frozen`
+        self.loss: Loss = "unknown"
         self.alarms = Alarms()
         self.learning_rate_factor = 1.0
         self._selecting = False  # whether this epoch selects from its beginning
         self.seed = torch.initial_seed()  # of choices that are made before a batch is loaded
         self._find = find
-        self._frozen = decide is not None
+        self.sent: Tensor | None = None  # on the CPU, the ids of the newest batch, where they came from there
         self.doubts = Doubts()
         self._tap = IdTap(decide or load_all, self.doubts)
         self._watch: LoaderWatch | None = None
@@ -69,7 +70,7 @@ class ExampleMemory:
 
     def exclude(self, ids: Int[Tensor, " held"]) -> None:
         """Have these left out before batches are loaded, where ids are read off the batch sampler."""
-        self._tap.excluded = frozenset(cast("list[int]", cast("Any", ids).tolist()))
+        self._tap.excluded = ids.cpu()
 
     def detach(self) -> None:
         """Put everything back. Harmless when called again."""
@@ -110,17 +111,10 @@ class ExampleMemory:
             self._grow(size)  # a data set may grow between epochs
             return
         self._sized = True
-        self.ledger = Ledger(size)
-        self.known = KnownScores(self.ledger, frozen=self._frozen)
+        self._make(size)
         if self._loaded is not None:
             self._restore(self._loaded, size)
             self._loaded = None
-
-    def _grow(self, size: int) -> None:
-        """Make room for ids up to `size`."""
-        self.ledger.grow(size)
-        if self.labels is not None:
-            self.labels = padded(self.labels, self.ledger.size)
 
     def take_over(self, other: ExampleMemory) -> None:
         """Go on from what `other` remembers, of the same data set."""
@@ -143,9 +137,9 @@ class ExampleMemory:
             self._measure(self._loader)
         self.share(device)
         if self.labels is not None:
-            self._early_labels = self.labels.to("cpu", copy=True) if self._frozen else None
+            self._early_labels = self.labels.to("cpu", copy=True) if self.frozen else None
             self.labels = self.labels.to(device)  # those of a data set or a checkpoint are on the CPU
-        self.known.begin_epoch(step)
+        self.rank(step)
         self.plan.begin_epoch(epoch, active)
         if epoch:
             self.alarms.look(self.ledger, self.labels, keep, selecting=self._selecting)
@@ -162,7 +156,7 @@ class ExampleMemory:
     def recall(self, ids: Int[Tensor, " batch"], names: Set[str] | None = None) -> dict[str, Any]:
         """What is known of `ids`, see `KnownScores.of`, and their classes, where the loss told them."""
         known = self.known.of(ids, names)
-        labels = self.labels if self._early_labels is None else self._early_labels
+        labels = self._early_labels if self.frozen else self.labels
         if labels is not None and (names is None or "targets" in names):
             known["targets"] = labels[ids.to(labels.device)].long().to(ids.device)
         return known
@@ -174,18 +168,19 @@ class ExampleMemory:
             RuntimeError: if its rows are not those that its sampler sent for.
             ValueError: if `ids` finds anything but one integer a row.
         """
-        device = self.ledger.loss.device
+        device, self.sent = self.device, None
         if self._find is not None:
             ids = validated(self._find(batch), n).to(device)
-            if int(ids.max()) >= self.ledger.size:
-                self._grow(max(2 * self.ledger.size, int(ids.max()) + 1))
+            if int(ids.max()) >= self.size:
+                self._grow(max(2 * self.size, int(ids.max()) + 1))
             return ids, None
         try:
-            delivery = self._tap.delivery(trainer, batch_idx, n, self.ledger.size)
+            delivery = self._tap.delivery(trainer, batch_idx, n, self.size)
         except RuntimeError as error:
             self.doubts.refuse(error)
             return None, None
-        return torch.tensor(delivery.ids).to(device, non_blocking=True), delivery.selection
+        self.sent = delivery.ids
+        return delivery.ids.to(device, non_blocking=True), delivery.selection
 
     def outdated(self, ids: Int[Tensor, " batch"]) -> Int[Tensor, " rows"] | None:
         """Rows whose last known loss is too old to be used; None if those are all. The host waits for the device."""
@@ -223,39 +218,6 @@ class ExampleMemory:
             del known["percentiles"]
         return {**known, **scores.given()}
 
-    def scored(self, ids: Int[Tensor, " batch"], scores: Scores, step: int) -> None:
-        """Enter the losses of a scoring pass."""
-        self.ledger.score(ids)
-        self._enter(ids, scores, step)
-
-    def trained(self, ids: Int[Tensor, " batch"], scores: Scores | None, step: int) -> None:
-        """Count trained rows, and enter their losses where those were overheard.
-
-        Args:
-            ids: whose.
-            scores: their losses.
-            step: the number of the batch.
-        """
-        self.ledger.train(ids)
-        if scores is not None:
-            self._enter(ids, scores, step)
-
-    def _enter(self, ids: Tensor, scores: Scores, step: int) -> None:
-        device = ids.device
-        losses = scores.losses.to(device)
-        self.ledger.record(ids, losses, self.known.rank(losses), step)
-        if (predicted := predictions(scores)) is not None:
-            confidences, correct = predicted
-            self.ledger.predict(ids, confidences.to(device), correct.to(device), step)
-            self._label(ids, cast("Tensor", scores.targets))
-
-    def _label(self, ids: Tensor, targets: Tensor) -> None:
-        if targets.ndim != 1 or targets.is_floating_point():
-            return
-        if self.labels is None or len(self.labels) < self.ledger.size:
-            self.labels = padded(self.labels, self.ledger.size).to(self.ledger.loss.device)
-        self.labels[ids.to(self.labels.device)] = targets.to(self.labels)
-
     # ------------------------------------------------------------------ state
 
     def state_dict(self, device: torch.device | None) -> dict[str, Any]:
@@ -271,12 +233,12 @@ class ExampleMemory:
 
     def own_state(self) -> dict[str, Any]:
         """What only this rank knows."""
-        return {"seed": self.seed, "doubt": self.doubts.reason}
+        return {"seed": self.seed, "doubt": self.doubts.reason, "loss": self.loss}
 
     def load_state_dict(self, state: dict[str, Any], own: dict[str, Any]) -> None:
         """Continue from what the ranks knew of the data set, once that is met, and from what only this one did."""
         self._loaded = state
-        self.seed, self.doubts.reason = own["seed"], own["doubt"]
+        self.seed, self.doubts.reason, self.loss = own["seed"], own["doubt"], own["loss"]
 
     def _recollect(self, *, together: bool) -> None:
         ledger, labels = pick_tables(self._apart, together=together)

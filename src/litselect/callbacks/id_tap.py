@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -31,12 +32,14 @@ class IdTap:
     def __init__(self, decide: Decide, doubts: Doubts) -> None:
         self.start = 0  # the number of the batch with which an epoch goes on
         self._decide, self._doubts = decide, doubts
-        self.excluded: frozenset[int] = frozenset()  # ids that are not sent for
+        self.excluded: Tensor | None = None  # on the CPU, ids that are not sent for
 
-    def admitted(self, ids: list[int]) -> list[int]:
-        """The places of `ids` that are sent for; all where nothing would be left, which no loader can deliver."""
-        places = [place for place, i in enumerate(ids) if i not in self.excluded]
-        return places or [*range(len(ids))]
+    def admitted(self, ids: Int[Tensor, " batch"]) -> Int[Tensor, " sent"] | None:
+        """The places of `ids` that are sent for. None for all, as where none would be left: no loader delivers that."""
+        if self.excluded is None:
+            return None
+        places = torch.isin(ids, self.excluded, invert=True).nonzero().squeeze(1)
+        return places if len(places) else None
 
     def tapped(self, loader: Any, others: bool) -> Any:
         """A copy of `loader` that is listened to: whoever else reads the loader reads it as it is.
@@ -100,10 +103,11 @@ class IdTap:
                 f"A batch of {rows} rows arrived, but the batch sampler had sent {delivery.rows} indices for it: "
                 f"the collate function adds or drops rows. {REMEDY}"
             )
-        if min(delivery.ids) < 0 or max(delivery.ids) >= size:
+        lowest, highest = delivery.bounds
+        if lowest < 0 or highest >= size:
             raise RuntimeError(
                 f"The ids of examples are positions in a data set, here of {size}, but the batch sampler sent for "
-                f"{min(delivery.ids)} to {max(delivery.ids)}. {REMEDY}"
+                f"{lowest} to {highest}. {REMEDY}"
             )
         return delivery
 

@@ -21,7 +21,9 @@ def looked_up(selector: Selector, policy: Policy) -> Set[str] | None:
     """Names of the scores that a choice of rows by remembered losses looks at; None for all."""
     if selector.takes is None:
         return None
-    return selector.takes | selector.needs | (set[str]() if policy == "raise" else {"losses"})
+    takes = selector.takes | selector.needs
+    spared = selector.needs - selector.uses(takes)  # what is not needed beside something else that is known
+    return (takes - spared) | (set[str]() if policy == "raise" else {"losses"})
 
 
 def finite_rows(scores: dict[str, Any]) -> Bool[Tensor, " batch"]:

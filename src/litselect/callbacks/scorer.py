@@ -101,7 +101,7 @@ class Scorer:
                 return {}
             self.scores = self._score(batch, batch_idx, n)
             return None if self.scores is None else self.scores.given()
-        memory.ledger.see(ids)
+        memory.see(ids)
         source = memory.plan.source(self._trainer.current_epoch, batch_idx)
         chooses = looks and selecting and not chosen
         if not callback.verified and (looks or memory.plan.overhears) and (source == "ledger" or not chooses):

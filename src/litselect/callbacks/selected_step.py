@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from litselect.scoring import CaptureError, LossObserver, LossWeights, Scores
+from litselect.scoring.loss_in_graph import cross_entropy_in
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -63,6 +64,12 @@ class SelectedStep:
         memory = self._callback.memory
         if memory is None or not memory.plan.overhears or memory.doubts.reason or self.heard is not None:
             return training_step(*args)
+        if memory.loss == "plain" and "weights" not in chosen.extras:
+            output = training_step(*args)
+            self._hear(cross_entropy_in(_loss_in(output), chosen.rows))
+            if self.heard is None and not self._declined(output):
+                memory.loss = "any"  # of this batch nothing is known; from the next one on, all is listened to
+            return output
         observer = LossObserver(chosen.rows, spare_metrics=True)
         with observer.before(self._trainer.strategy, "backward"):  # which scales the loss
             output = observer.watch(lambda: training_step(*args))
@@ -74,18 +81,28 @@ class SelectedStep:
                     "torch's loss modules, or let a scoring pass compute it: scoring=ScoringPass(), or rescore_every=2."
                 )
             )
-        self.heard = heard = observer.scores
-        if heard is not None:
-            self._heard_batches += 1
-            if self._heard_batches <= _MIXING:
-                memory.doubts.look(heard)
-            if self._callback.nonfinite == "raise":
-                self._guard.look(heard.losses, "the losses of a training step")
+        self._hear(observer.scores)
+        if memory.loss == "unknown" and observer.plain and self._module.automatic_optimization:
+            memory.loss = "plain"
         return output
+
+    def _hear(self, heard: Scores | None) -> None:
+        self.heard, memory = heard, self._callback.memory
+        if heard is None or memory is None:
+            return
+        self._heard_batches += 1
+        if self._heard_batches <= _MIXING:
+            memory.doubts.look(heard)
+        if self._callback.nonfinite == "raise":
+            self._guard.look(heard.losses, "the losses of a training step")
 
     def _declined(self, output: Any) -> bool:
         """Whether the step chose not to train."""
         return output is None and self._module.automatic_optimization
+
+
+def _loss_in(output: Any) -> Any:
+    return cast("Mapping[str, Any]", output).get("loss") if isinstance(output, Mapping) else output
 
 
 def _scaled(output: Any, factor: float) -> Any:

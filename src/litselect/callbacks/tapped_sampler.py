@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import numpy as np
+import torch
+from torch import Tensor
+
 if TYPE_CHECKING:
+    from jaxtyping import Int
+
     from litselect.callbacks.doubts import Doubts
     from litselect.selectors import Selection
 
@@ -17,12 +23,18 @@ class Delivery:
     """What is known of a batch before it is loaded.
 
     Args:
-        ids: of all candidates.
+        ids: of all candidates, ``[N]`` int64 on the CPU.
         selection: which of them are loaded, where that was decided; otherwise all are.
     """
 
-    ids: list[int]
+    ids: Int[Tensor, " batch"]
     selection: Selection | None = None
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The least and the greatest id. By numpy: no device is asked."""
+        ids = self.ids.numpy()
+        return (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
 
     @property
     def rows(self) -> int:
@@ -35,15 +47,16 @@ REMEDY: Final = (
     "`ids=lambda batch: ...`, which finds them there."
 )
 
-Decide = Callable[[int, int, "list[int]"], "Selection | None"]
-"""Called with a batch's place in its epoch, the number of batches and the indices; which of them are to be loaded."""
+Decide = Callable[[int, int, Tensor], "Selection | None"]
+"""Called with a batch's place in its epoch, the number of batches and the ids; which of them are to be loaded."""
 
 
-def load_all(place: int, length: int, ids: list[int]) -> None:
+def load_all(place: int, length: int, ids: Int[Tensor, " batch"]) -> None:
     """Nothing is decided before a batch is loaded."""
 
 
-Admitted = Callable[["list[int]"], "list[int]"]
+Admitted = Callable[[Tensor], "Tensor | None"]
+"""Called with the ids of a batch; the places of those that are candidates at all, None for all."""
 
 
 class TappedSampler:
@@ -55,7 +68,7 @@ class TappedSampler:
     Args:
         sampler: the loader's batch sampler.
         decide: see `Decide`.
-        admitted: the places among ids of those that are candidates at all.
+        admitted: see `Admitted`.
         doubts: told where there are no ids; if they let that pass, the batch is sent for without a note.
     """
 
@@ -113,8 +126,8 @@ class TappedIterator:
         sent = next(self._batches)
         try:
             indices: list[Any] = list(sent)
-            ids = [operator.index(index) for index in indices]
-        except TypeError:
+            ids = torch.as_tensor(np.fromiter(map(operator.index, indices), np.int64, len(indices)))
+        except (TypeError, OverflowError):
             self._doubts.refuse(
                 ValueError(
                     "The ids of examples are the integers that a batch sampler sends for, but it sent "
@@ -123,15 +136,14 @@ class TappedIterator:
             )
             self._place += 1
             return sent
-        places = self._admitted(ids)
-        if len(places) < len(ids):
-            indices, ids = [indices[place] for place in places], [ids[place] for place in places]
+        if (places := self._admitted(ids)) is not None:
+            indices, ids = _picked(indices, places), ids[places]
         delivery = Delivery(ids, self._decide(self._place, self._length, ids))
         self.deliveries[self._place] = delivery
         self._place += 1
         if delivery.selection is None:
             return indices
-        return [indices[i] for i in cast("list[int]", cast("Any", delivery.selection.indices).tolist())]
+        return _picked(indices, delivery.selection.indices)
 
     def state_dict(self) -> dict[str, Any]:
         """The place, and the sampler's own state where it has one."""
@@ -146,3 +158,7 @@ class TappedIterator:
             return
         for _ in range(self._place):
             next(self._batches, None)
+
+
+def _picked(values: list[Any], places: Tensor) -> list[Any]:
+    return [values[place] for place in cast("list[int]", cast("Any", places).tolist())]

@@ -73,18 +73,18 @@ class KnownScores:
         finite = losses[losses.isfinite()]  # an infinite one would say that all others are easy, or that none is
         self.mean_loss = finite.mean(dtype=torch.float64).item() if len(finite) else None
 
-    def rank(self, losses: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    def rank(self, losses: Float[Tensor, " batch"], sizes: list[int] | None = None) -> Float[Tensor, " batch"]:
         """The rank of each of these losses among those that are ranked. ``[N]`` float32 in (0, 1).
 
-        Equal losses share the middle of their ranks. While none is ranked, in the first epoch, the batch's own are.
-        No host sync.
+        Equal losses share the middle of their ranks. While none is ranked, in the first epoch, the batch's own are; of
+        several batches, each has its `sizes` of them. No host sync.
         """
         losses = losses.detach().float()
         self._sorted = self._sorted.to(losses.device)  # that of a checkpoint is on the CPU
-        ranked = self._sorted if len(self._sorted) else losses.sort().values
-        below = torch.searchsorted(ranked, losses)
-        not_above = torch.searchsorted(ranked, losses, right=True)
-        return ((below + not_above + 1) / (2 * len(ranked) + 2)).clamp_max(_BELOW_ONE)
+        if len(self._sorted):
+            return _ranks(losses, self._sorted)
+        batches = cast("Any", losses).split(sizes or [len(losses)])
+        return torch.cat([_ranks(batch, batch.sort().values) for batch in batches])
 
     def of(self, ids: Int[Tensor, " batch"], names: Set[str] | None = None) -> dict[str, Any]:
         """What is known of `ids`, by the names under which selectors take it. ``[N]`` each, and the mean loss.
@@ -108,14 +108,14 @@ class KnownScores:
 
     def _percentiles(self, ids: Tensor) -> Tensor:
         self._reach()
-        return self._ranks[ids.to(self._ranks.device)].to(ids.device)
+        return self._ranks.index_select(0, ids.to(self._ranks.device)).to(ids.device)
 
     def _confidences(self, ids: Tensor) -> Tensor:
         return self._entry("confidence", ids).float()
 
     def _entry(self, name: str, ids: Tensor) -> Tensor:
         entries: Tensor = self._entries[name] if self._frozen else getattr(self.ledger, name)
-        return entries[ids.to(entries.device)].to(ids.device)
+        return entries.index_select(0, ids.to(entries.device)).to(ids.device)
 
     def ages(self, ids: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """How many epochs ago the loss of each was computed, inf where it never was."""
@@ -147,3 +147,10 @@ class KnownScores:
         if state["entries"]:
             self._entries = {name: tensor.clone() for name, tensor in state["entries"].items()}
         self._epochs, self.mean_loss = list(state["epochs"]), state["mean_loss"]
+
+
+def _ranks(losses: Tensor, ranked: Tensor) -> Tensor:
+    """Of each loss among those that are `ranked`, ascending."""
+    below = torch.searchsorted(ranked, losses)
+    not_above = torch.searchsorted(ranked, losses, right=True)
+    return ((below + not_above + 1) / (2 * len(ranked) + 2)).clamp_max(_BELOW_ONE)

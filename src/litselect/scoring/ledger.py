@@ -102,7 +102,7 @@ class Ledger:
         ids: Int[Tensor, " batch"],
         losses: Float[Tensor, " batch"],
         percentiles: Float[Tensor, " batch"],
-        step: int,
+        step: int | Int[Tensor, " batch"],
     ) -> None:
         """Enter the losses of a batch. Of an id that occurs twice, one of the losses is kept.
 
@@ -110,7 +110,7 @@ class Ledger:
             ids: which examples.
             losses: their losses.
             percentiles: ranks of the losses, in [0, 1].
-            step: the number of the batch.
+            step: the number of the batch, or ``[N]`` int32, of each one's.
         """
         losses = losses.detach().float()
         known = self.smoothed[ids]
@@ -124,7 +124,7 @@ class Ledger:
         ids: Int[Tensor, " batch"],
         confidences: Float[Tensor, " batch"],
         correct: Bool[Tensor, " batch"],
-        step: int,
+        step: int | Int[Tensor, " batch"],
     ) -> None:
         """Enter the predictions of a batch.
 
@@ -132,7 +132,7 @@ class Ledger:
             ids: which examples.
             confidences: probability that was predicted for their classes.
             correct: whether no class was likelier.
-            step: the number of the batch.
+            step: the number of the batch, or ``[N]`` int32, of each one's.
         """
         self.forgotten[ids] += (self.learned[ids] & ~correct).to(self.forgotten.dtype)
         first = self.first_learned[ids]

@@ -107,6 +107,27 @@ class LossCall:
         target = torch.where(self._ignored, 0, self.arguments["target"])
         return (weight[target] * ~self._ignored).sum()
 
+    def per_example(self, elements: Float[Tensor, "..."], n: int) -> Float[Tensor, " n"] | None:
+        """What each of `n` examples contributes, as if it were a batch of its own; of a sum, its part.
+
+        ``None`` where the elements are not those of `n` examples, one after the other.
+        """
+        rows = rows_of(elements, n)
+        if rows is None:
+            return None
+        if self.reduction == "mean" and elements.numel() == n and self.function is not F.ctc_loss:
+            return elements.reshape(n)  # the mean over one element; if that is ignored, it is zero already
+        counts = self.counts(elements)
+        if (lengths := self.own_lengths()) is not None:
+            rows = rows / lengths.to(rows).reshape(-1, 1)
+        if self.reduction == "batchmean":
+            return rows.sum(1) * (n / elements.shape[0])
+        if self.reduction == "sum":
+            return rows.sum(1)
+        if counts is None:
+            return rows.mean(1)
+        return rows.sum(1) / counts.reshape(n, -1).sum(1).clamp_min(1)
+
     def own_lengths(self) -> Tensor | None:
         """``[N]``: what the mean divides each example's loss by before it averages (CTC alone does)."""
         if self.function is F.ctc_loss and self.reduction == "mean":
@@ -123,3 +144,11 @@ class LossCall:
         if target.is_floating_point():
             return None  # class probabilities: torch forbids ignore_index and averages over all
         return target == (-100 if ignored is None else ignored)  # torch's own default, where it says None
+
+
+def rows_of(elements: Float[Tensor, "..."], n: int) -> Float[Tensor, "n ..."] | None:
+    """``[N, elements of an example]``, if the first dimension holds the examples, flattened batch-major or not."""
+    if elements.ndim == 0:
+        elements = elements.reshape(1)
+    size = elements.shape[0]
+    return elements.reshape(n, -1) if size and size % n == 0 else None

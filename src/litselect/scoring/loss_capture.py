@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from litselect.scoring.loss_call import LOSSES, LossCall
+from litselect.scoring.loss_call import LOSSES, LossCall, rows_of
 from litselect.scoring.row_order import MEANS, is_total, keeps_rows, tensors_of
 
 if TYPE_CHECKING:
@@ -126,30 +126,14 @@ class LossCapture(TorchFunctionMode):
 
     def _loss(self, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         call, elements = self._parse(function, args, kwargs)
-        rows = self._rows(elements)
         self.seen.append(f"{function.__name__}{tuple(elements.shape)}")
-        if rows is None:
-            return (
-                elements if call.reduction == "none" else function(*args, **kwargs)
-            )  # not one value per example: a constant of the batch
+        if rows_of(elements, self.n) is None:  # not one value per example: a constant of the batch
+            return elements if call.reduction == "none" else function(*args, **kwargs)
         if function is F.cross_entropy:
             self._keep_logits(call.arguments["input"], call.arguments["target"])
         if call.reduction == "none":
             return self._as_elements(elements)
-        if call.reduction == "mean" and elements.numel() == self.n and call.function is not F.ctc_loss:
-            # An example's mean is over one element; if that is ignored, it is zero already.
-            return self._as_reduced(self._value(call, elements), elements.reshape(self.n), is_sum=False)
-        counts = call.counts(elements)
-        if (lengths := call.own_lengths()) is not None:
-            rows = rows / lengths.to(rows).reshape(-1, 1)
-        if call.reduction == "batchmean":
-            own = rows.sum(1) * (self.n / elements.shape[0])
-        elif call.reduction == "sum":
-            own = rows.sum(1)
-        elif counts is None:
-            own = rows.mean(1)
-        else:
-            own = rows.sum(1) / counts.reshape(self.n, -1).sum(1).clamp_min(1)
+        own = cast("Tensor", call.per_example(elements, self.n))
         return self._as_reduced(self._value(call, elements), own, is_sum=call.reduction == "sum")
 
     def _value(self, call: LossCall, elements: Tensor) -> Tensor:
@@ -179,7 +163,7 @@ class LossCapture(TorchFunctionMode):
         if rowful and is_total(func, args, kwargs):
             # The step reduces on its own: what it reduces *is* its loss per example, be it focal, masked or weighted.
             elements = cast("Tensor", args[0]).detach()
-            rows = cast("Tensor", self._rows(elements))
+            rows = cast("Tensor", rows_of(elements, self.n))
             mean = func in MEANS
             return self._as_reduced(func(elements, **kwargs), rows.mean(1) if mean else rows.sum(1), is_sum=not mean)
         with torch.enable_grad():
@@ -229,13 +213,6 @@ class LossCapture(TorchFunctionMode):
     def _seen(self, value: Tensor) -> Tensor:
         return torch.zeros_like(value) if self._blank else value.detach()
 
-    def _rows(self, elements: Tensor) -> Tensor | None:
-        """``[N, elements of an example]``, if the first dimension holds the examples, flattened batch-major or not."""
-        if elements.ndim == 0:
-            elements = elements.reshape(1)
-        size = elements.shape[0]
-        return elements.reshape(self.n, -1) if size and size % self.n == 0 else None
-
     # ------------------------------------------------------------------ the result
 
     def _attribute(self, total: Tensor) -> Float[Tensor, " batch"]:
@@ -252,7 +229,7 @@ class LossCapture(TorchFunctionMode):
                 losses += coefficient * own
         for elements, derivative in zip(self._elements, derivatives[split:], strict=True):
             if derivative is not None:  # reduced in a way of its own: each element's share of the total
-                losses += self.n * cast("Tensor", self._rows(derivative * elements.detach())).sum(1)
+                losses += self.n * cast("Tensor", rows_of(derivative * elements.detach(), self.n)).sum(1)
         return losses.detach()
 
     def _is_handed_out(self, total: Tensor) -> bool:

@@ -9,8 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from litselect.scoring.loss_call import LOSSES, LossCall
+from litselect.scoring.loss_call import LOSSES, LossCall, rows_of
 from litselect.scoring.loss_capture import BACKWARD, LossCapture
+from litselect.scoring.loss_in_graph import is_cross_entropy
 from litselect.scoring.row_order import MEANS, has_graph, is_total, keeps_rows, tensors_of
 from litselect.scoring.scores import Scores
 
@@ -27,12 +28,18 @@ class LossObserver(LossCapture):
     Args:
         n: the number of rows that are trained.
         spare_metrics: look at no loss without a graph, where the step is going to go backward.
+
+    Attributes:
+        scores: of the step's first loss that goes backward.
+        plain: whether that is one cross-entropy and nothing else, so that `cross_entropy_in` may do.
     """
 
     def __init__(self, n: int, *, spare_metrics: bool = False) -> None:
         super().__init__(n)
         self._spares_metrics = spare_metrics
-        self.scores: Scores | None = None  # of the step's first loss that goes backward
+        self.scores: Scores | None = None
+        self.plain = False
+        self._plain: list[bool] = []  # of each mean or sum
         self._ours: dict[int, Tensor] = {}  # losses and what became of them
         self._leaves: dict[int, set[int]] = {}  # which losses those came from
 
@@ -72,6 +79,7 @@ class LossObserver(LossCapture):
             and (self._reduced or self._elements)
         ):
             self.scores = Scores(self._attribute(total), self.logits, self.targets, self.others)
+            self.plain = self._plain == [True] and self._is_handed_out(total)
 
     # ------------------------------------------------------------------ the mode
 
@@ -99,7 +107,9 @@ class LossObserver(LossCapture):
             return call, call.elements()
 
     def _value(self, call: LossCall, elements: Tensor) -> Tensor:
-        return call.again()  # on the network's graph
+        value = call.again()  # on the network's graph
+        self._plain.append(is_cross_entropy(value))
+        return value
 
     def _as_reduced(self, value: Tensor, own: Tensor, *, is_sum: bool) -> Tensor:
         result = value.clone()  # the step may change it in place, which must not change the value here
@@ -125,7 +135,7 @@ class LossObserver(LossCapture):
         rowful = any(id(arg) in self._rowful for arg in tensors)
         leaves = set[int]().union(*(self._leaves[id(arg)] for arg in tensors))
         if rowful and is_total(func, args, kwargs):
-            rows = cast("Tensor", self._rows(args[0].detach()))
+            rows = cast("Tensor", rows_of(args[0].detach(), self.n))
             mean = func in MEANS
             self._drop(leaves)
             return self._as_reduced(result, rows.mean(1) if mean else rows.sum(1), is_sum=not mean)

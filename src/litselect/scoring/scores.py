@@ -35,6 +35,15 @@ class Scores:
     def _tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if value is not None}
 
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Alike for scores that can be joined."""
+        return tuple((name, value.dtype, value.shape[1:]) for name, value in self._tensors().items())
+
+    def copied(self) -> Scores:
+        """The same in memory of its own."""
+        return Scores(**{name: value.clone() for name, value in self._tensors().items()})
+
     def rows(self, start: int) -> Scores:
         """The rows from `start` on."""
         return Scores(**{name: value[start:] for name, value in self._tensors().items()})

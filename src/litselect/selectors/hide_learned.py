@@ -83,7 +83,8 @@ class HideLearned(Selector):
                 return self.fraction * factor
         return self.fraction
 
-    def _uses(self, given: Set[str]) -> frozenset[str]:
+    def uses(self, given: Set[str]) -> frozenset[str]:
+        """What the next call can't do without, see `Selector.uses`."""
         score = "percentiles" if "percentiles" in given else "losses"
         return frozenset({score, "confidences"}) | ({"ages"} & given)
 
@@ -100,7 +101,7 @@ class HideLearned(Selector):
         if percentiles is not None:
             low = percentiles.detach() < self.current_fraction  # those without a known loss have 1
         else:
-            assert losses is not None  # `_uses` asks for them
+            assert losses is not None  # `uses` asks for them
             low = (mid_ranks(losses) < self.current_fraction) & ~never_seen(losses, ages=ages)
         hidden = low & (confidences.detach() >= self.confidence)
         if ages is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from litselect.selectors.fixed_size import floored_probabilities, systematic_sample
+from litselect.selectors.fixed_size import inclusion_probabilities, systematic_sample
 from litselect.selectors.logit_gradient import logit_gradients
 from litselect.selectors.pay_switch import PaySwitch
 from litselect.selectors.selection import Selection
@@ -107,18 +107,18 @@ class ImportanceSampling(Selector):
     ) -> Selection:
         """K rows by importance if that pays, at random otherwise."""
         scores = self._scores(losses, logits, targets)
-        draws = self.uniform(candidates + 1, device)
-        law = torch.ones_like(draws[1:])
+        order, start = self.shuffled(candidates, device), self.uniform(1, device)
+        law = start.new_ones(candidates)
         if scores is None:
             self.switch.skip()
         else:
             scores = scores.to(law)
             costs = 1 + self.relative_score_cost * candidates / k if k < candidates else float("inf")
             law = torch.where(self.switch.update(scores, costs), scores, law)
-        inclusion = floored_probabilities(law, k, k / (candidates * self.max_weight))
-        rows = systematic_sample(inclusion, k, draws[1:], draws[0])
-        inclusion = inclusion[rows].to(torch.float32)
-        return Selection.of(rows, k / (candidates * inclusion) if self.weighted else None, inclusion)
+        inclusion = inclusion_probabilities(law, k, k / (candidates * self.max_weight))
+        rows = systematic_sample(inclusion, k, order, start)
+        inclusion = inclusion.index_select(0, rows).to(torch.float32)
+        return Selection(rows, k / (candidates * inclusion) if self.weighted else None, inclusion)
 
     def _scores(self, losses: Tensor | None, logits: Tensor | None, targets: Tensor | None) -> Tensor | None:
         if self.score == "gradient":

@@ -95,8 +95,9 @@ class InfoBatch(Selector):
         """Losses while it prunes, nothing while it anneals."""
         return frozenset() if self.annealing else self.needs
 
-    def _uses(self, given: Set[str]) -> frozenset[str]:
-        return super()._uses(given) | ({"percentiles", "ages"} & given)
+    def uses(self, given: Set[str]) -> frozenset[str]:
+        """What the next call can't do without, see `Selector.uses`."""
+        return super().uses(given) | ({"percentiles", "ages"} & given)
 
     def select(
         self,

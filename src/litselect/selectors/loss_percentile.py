@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from litselect.selectors.fixed_size import floored_probabilities, systematic_sample
+from litselect.selectors.fixed_size import inclusion_probabilities, known_empty, systematic_sample
 from litselect.selectors.loss_history import LossHistory
 from litselect.selectors.selection import Selection
 from litselect.selectors.selector import Selector
@@ -96,8 +96,9 @@ class LossPercentile(Selector):
         self.history = history
         self._losses = LossHistory(history)
 
-    def _uses(self, given: Set[str]) -> frozenset[str]:
-        return frozenset({"percentiles"}) if "percentiles" in given else super()._uses(given)
+    def uses(self, given: Set[str]) -> frozenset[str]:
+        """Percentiles, where there are any; losses otherwise."""
+        return frozenset({"percentiles"}) if "percentiles" in given else super().uses(given)
 
     def select(
         self,
@@ -113,20 +114,20 @@ class LossPercentile(Selector):
             law = (percentile**self.beta).clamp_min(self.floor)
             rows = (self.uniform(n, device) < law).nonzero().squeeze(1)
             return Selection(rows, inclusion=law[rows])
-        first, hardest = None, percentile.amax()
-        if percentiles is not None:
-            first = percentile == 1  # no rank of a known loss is: it is above half of itself
+        first = None if percentiles is None else percentile == 1  # which no rank of a known loss is
+        if first is None or known_empty(first):
+            first, hardest = None, percentile.amax()
+        else:
             hardest = percentile.masked_fill(first, 0).amax().clamp_min(torch.finfo(percentile.dtype).tiny)
         law = (percentile / hardest) ** self.beta  # c takes up any factor; this one prevents underflow
-        draws = self.uniform(n + 1, device)
-        inclusion = floored_probabilities(law, k, self.floor, first)
-        rows = systematic_sample(inclusion, k, draws[1:], draws[0])
-        return Selection.of(rows, inclusion=inclusion[rows])
+        inclusion = inclusion_probabilities(law, k, self.floor, first)
+        rows = systematic_sample(inclusion, k, self.shuffled(n, device), self.uniform(1, device))
+        return Selection(rows, inclusion=inclusion.index_select(0, rows))
 
     def _rank(self, losses: Tensor | None, percentiles: Tensor | None) -> Tensor:
         if percentiles is not None:
             return percentiles.detach().to(torch.float32 if percentiles.device.type == "mps" else torch.float64)
-        assert losses is not None  # `_uses` asks for them
+        assert losses is not None  # `uses` asks for them
         self._losses.append(losses)
         return self._losses.percentile(losses)
 

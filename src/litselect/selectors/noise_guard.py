@@ -86,9 +86,10 @@ class NoiseGuard(Wrapper):
             self._own_needs = frozenset({"losses"})
         self.needs = self.needs | self._own_needs
 
-    def _uses(self, given: Set[str]) -> frozenset[str]:
+    def uses(self, given: Set[str]) -> frozenset[str]:
+        """What the next call can't do without, see `Selector.uses`."""
         own = {"percentiles"} if "percentiles" in given and self.drop_top != "auto" else self._own_needs
-        return self.selector._uses(given) | own
+        return self.selector.uses(given) | own
 
     def select(self, k: int, *, candidates: int, device: torch.device, **scores: Any) -> Selection:
         """The wrapped selector's choice among the rows that are not withheld."""
@@ -131,7 +132,7 @@ class NoiseGuard(Wrapper):
 
     def _least(self, suspicion: Float[Tensor, " batch"], m: int) -> Tensor:
         """The `m` rows of least suspicion, ascending."""
-        order = self.uniform(len(suspicion), suspicion.device).argsort()
+        order = self.shuffled(len(suspicion), suspicion.device)
         return order[suspicion[order].sort(stable=True).indices[:m]].sort().values
 
     def reset(self) -> None:

@@ -26,7 +26,5 @@ class RandomSubset(Selector):
 
     def select(self, k: int, *, candidates: int, device: torch.device) -> Selection:
         """K of N rows, each with probability k / N."""
-        rows = torch.randperm(candidates, generator=self.generator)[:k]
-        return Selection.of(
-            rows.to(device, non_blocking=True), inclusion=torch.full((k,), k / candidates, device=device)
-        )
+        rows = self.shuffled(candidates, device)[:k]
+        return Selection.of(rows, inclusion=torch.full((k,), k / candidates, device=device))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from litselect.selectors.fixed_size import floored_probabilities, systematic_sample
+from litselect.selectors.fixed_size import inclusion_probabilities, systematic_sample
 from litselect.selectors.ranks import mid_ranks
 from litselect.selectors.selection import Selection
 from litselect.selectors.selector import Selector
@@ -106,10 +106,9 @@ class RankSampling(Selector):
             rank = scores.detach().to(torch.float32 if scores.device.type == "mps" else torch.float64)
         law = log(self.current_pressure) * (rank - rank.amax())
         self._calls += 1
-        inclusion = floored_probabilities(law.exp(), k, 0.0, first=rank == 1)  # no rank of a known loss is 1
-        draws = self.uniform(len(rank) + 1, rank.device)
-        rows = systematic_sample(inclusion, k, draws[1:], draws[0])
-        return Selection.of(rows, inclusion=inclusion[rows])
+        inclusion = inclusion_probabilities(law.exp(), k, 0.0, first=rank == 1)  # no rank of a known loss is 1
+        rows = systematic_sample(inclusion, k, self.shuffled(len(rank), rank.device), self.uniform(1, rank.device))
+        return Selection(rows, inclusion=inclusion.index_select(0, rows))
 
     def reset(self) -> None:
         """Begin the annealing and the random stream anew."""

@@ -193,12 +193,12 @@ class Selector(ABC):
         """How many of `n` candidates are trained: at least one."""
         return max(1, round(self.keep * n))
 
-    def _uses(self, given: Set[str]) -> frozenset[str]:
-        """What the next call looks at if it is given `given`: it must be there, and in order."""
+    def uses(self, given: Set[str]) -> frozenset[str]:
+        """What the next call can't do without if it is given `given`: it must be there, and in order."""
         return self.wants | (self.needs & given)
 
     def _validate(self, given: dict[str, Tensor], candidates: int | None) -> int:
-        uses = self._uses(given.keys())
+        uses = self.uses(given.keys())
         if missing := sorted(uses - given.keys()):
             remedies = [f"{name}=... ({_SOURCES[name]})" for name in missing]
             raise ValueError(
@@ -271,6 +271,10 @@ class Selector(ABC):
         draws = torch.rand(n, generator=self.generator, dtype=torch.float64)
         dtype = torch.float32 if device.type == "mps" else torch.float64
         return draws.to(device, dtype, non_blocking=True)
+
+    def shuffled(self, n: int, device: torch.device) -> Int[Tensor, " n"]:
+        """The numbers below `n` in random order, int64."""
+        return torch.randperm(n, generator=self.generator).to(device, non_blocking=True)
 
     def reset(self) -> None:
         """Forget what was seen: the next call is a first call. A generator that was given goes on where it is."""

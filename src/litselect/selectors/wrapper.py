@@ -72,8 +72,9 @@ class Wrapper(Selector):
         """What the wrapped selector wants and the wrapper itself needs."""
         return self.selector.wants | self._own_needs
 
-    def _uses(self, given: Set[str]) -> frozenset[str]:
-        return self.selector._uses(given) | self._own_needs
+    def uses(self, given: Set[str]) -> frozenset[str]:
+        """What the next call can't do without, see `Selector.uses`."""
+        return self.selector.uses(given) | self._own_needs
 
     def _own_seed(self) -> int | None:
         return self.selector._own_seed() if self.seed is None else self.seed
