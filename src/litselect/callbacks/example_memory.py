@@ -46,7 +46,7 @@ class ExampleMemory(ExampleTables):
     def __init__(self, plan: ScorePlan, find: FindIds | None, decide: Decide | None) -> None:
         super().__init__(frozen=decide is not None)
         self.plan = plan
-        self._early_labels: Tensor | None = None  # on the CPU, as the epoch found them, if `_frozen`
+        self._early_labels: Tensor | None = None  # on the CPU, as the epoch found them, if `frozen`
         self.loss: Loss = "unknown"
         self.alarms = Alarms()
         self.learning_rate_factor = 1.0
@@ -156,7 +156,7 @@ class ExampleMemory(ExampleTables):
     def recall(self, ids: Int[Tensor, " batch"], names: Set[str] | None = None) -> dict[str, Any]:
         """What is known of `ids`, see `KnownScores.of`, and their classes, where the loss told them."""
         known = self.known.of(ids, names)
-        labels = self._early_labels if self.frozen else self.labels
+        labels = self._labels if self._early_labels is None else self._early_labels
         if labels is not None and (names is None or "targets" in names):
             known["targets"] = labels[ids.to(labels.device)].long().to(ids.device)
         return known
