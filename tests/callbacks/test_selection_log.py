@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from litselect.callbacks import Counters, ExampleSelection, SelectiveBackprop
+from litselect.callbacks import Counters, ExampleSelection, SelectiveBackprop, selection_session
 from litselect.scoring import ScoringPass
 from litselect.selectors import RandomSubset, TopLoss
 from tests.callbacks.kit import Classifier, loader
@@ -62,6 +62,22 @@ def test_values_are_right(kit: Any) -> None:
     assert [selected(row)["seen"] for row in epochs] == [60, 120]
     assert [selected(row)["trained"] for row in epochs] == [15, 30]
     assert [selected(row)["steps"] for row in epochs] == [8, 16]
+
+
+def test_large_counts_are_logged_to_the_last_example(solo: Any) -> None:
+    callback = ExampleSelection(TopLoss(keep=0.25))
+    callback.counters.seen = 2**40
+    _, logged, _ = fit(solo, callback, data=loader(16, 8))
+    assert [int(selected(row)["seen"]) - 2**40 for _, row in logged if "loss_step" in row] == [8, 16]
+
+
+def test_without_a_logger_no_column_is_made(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(selection_session, "step_columns", lambda session: made.append(session) or {})
+    solo.fit(solo.make(Classifier), ExampleSelection(TopLoss(keep=0.25)), data=loader(16, 8))
+    assert made == []
+    fit(solo, ExampleSelection(TopLoss(keep=0.25)), data=loader(16, 8))
+    assert len(made) == 2
 
 
 def test_our_keys_come_with_rows_of_the_module_only(kit: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor
 
 from litselect.callbacks.kept import kept_columns
@@ -14,49 +15,36 @@ if TYPE_CHECKING:
 PREFIX = "select/"
 
 
-def log_batch(session: SelectionSession, prog_bar: bool) -> None:
-    """Log the newest batch beside what the module logs at this step.
-
-    Only at steps at which the Trainer writes, and only if the module writes too: selection adds columns, never rows.
-    """
-    trainer, module, selection, scores = session.trainer, session.module, session.selection, session.scores
-    kept = 1.0 if selection is None else len(selection) / session.candidates
-    if prog_bar:
-        module.log("kept", kept, prog_bar=True, logger=False)
-    if not cast("Any", trainer)._logger_connector.should_update_logs or not _module_logs(session, "on_step"):
-        return
-    _forget(session)
-    values: dict[str, float | Tensor] = {name: float(v) for name, v in vars(session.callback.counters).items()}
-    values["kept"] = kept
-    values.update(kept_columns(session.callback))
-    if session.callback.ratings is not None:
-        values.update(session.callback.ratings.columns())
+def step_columns(session: SelectionSession) -> dict[str, Tensor]:
+    """What stands beside what the module logs of a step: selection adds columns, never rows."""
+    callback, selection, scores = session.callback, session.selection, session.scores
+    values: dict[str, float | Tensor] = dict(vars(callback.counters))
+    values["kept"] = session.kept
+    values.update(kept_columns(callback))
+    if callback.ratings is not None:
+        values.update(callback.ratings.columns())
     if scores is not None:
         values["loss_all"] = scores.losses.mean()
         if selection is not None and len(selection):
             values["loss_chosen"] = scores.losses[selection.indices].mean()
-    module.log_dict({PREFIX + name: value for name, value in values.items()}, on_step=True, on_epoch=False)
+    exact = torch.float64  # counts may exceed what float32 can hold
+    return {
+        PREFIX + name: value if isinstance(value, Tensor) else torch.tensor(value, dtype=exact)
+        for name, value in values.items()
+    }
 
 
 def log_epoch(session: SelectionSession) -> None:
     """Log the counters at the end of an epoch, beside what the module logs there."""
-    if _module_logs(session, "on_epoch"):
+    if _module_logs(session):
         counters = vars(session.callback.counters)
         session.module.log_dict({f"{PREFIX}{name}": float(value) for name, value in counters.items()}, on_epoch=True)
 
 
-def _forget(session: SelectionSession) -> None:
-    """Lightning repeats what was last logged: here, the losses of a scored batch beside one that was not."""
-    results: Any = cast("Any", session.trainer)._results
-    for _, metric in list(results.valid_items()):
-        if metric.meta.name.startswith(PREFIX):
-            metric.reset()
-
-
-def _module_logs(session: SelectionSession, when: str) -> bool:
+def _module_logs(session: SelectionSession) -> bool:
     """Whether a row is about to be written anyway."""
     results: Any = cast("Any", session.trainer)._results
     return any(
-        metric.meta.logger and getattr(metric.meta, when) and not metric.meta.name.startswith(PREFIX)
+        metric.meta.logger and metric.meta.on_epoch and not metric.meta.name.startswith(PREFIX)
         for _, metric in results.valid_items()
     )

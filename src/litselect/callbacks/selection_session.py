@@ -20,6 +20,7 @@ from litselect.callbacks.rank_pool import all_ready, select_share
 from litselect.callbacks.requirements import check_accumulation
 from litselect.callbacks.scorer import Scorer
 from litselect.callbacks.selected_step import SelectedStep
+from litselect.callbacks.selection_log import step_columns
 from litselect.callbacks.stopwatch import Stopwatch
 from litselect.scoring import Scores
 from litselect.scoring.rows import count_rows, take_rows
@@ -64,13 +65,23 @@ class SelectionSession:
             callback.proxy.place(module.device)
         self._minimum = fewest_rows(module)
         self.patch = LoopPatch(
-            trainer, self._choose, self._train, callback.learning_rate.restore, skipped=callback.skipped
+            trainer,
+            self._choose,
+            self._train,
+            callback.learning_rate.restore,
+            lambda: step_columns(self),
+            skipped=callback.skipped,
         )
 
     @property
     def scores(self) -> Scores | None:
         """Those of the newest batch, where all of it was scored."""
         return self._scorer.scores
+
+    @property
+    def kept(self) -> float:
+        """Which share of the newest batch's candidates was chosen."""
+        return 1.0 if self.selection is None else len(self.selection) / self.candidates
 
     def close(self) -> None:
         """Put the loops back."""
