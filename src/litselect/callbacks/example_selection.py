@@ -26,7 +26,6 @@ from litselect.callbacks.resume_loops import around_fit_loop, resume_run, settle
 from litselect.callbacks.reused_forward import ReuseForward
 from litselect.callbacks.run_state import gather_ranks, load_own, own_state, pick_state, selector_name
 from litselect.callbacks.score_plan import REMEMBERED, ScorePlan
-from litselect.callbacks.selection_log import log_epoch
 from litselect.callbacks.selection_session import SelectionSession
 from litselect.scoring import Ledger, RaterArtifact, ScoringPass
 from litselect.scoring.raters import KeptLabels
@@ -243,11 +242,6 @@ class ExampleSelection(CallbackBase):
         """Count, and show."""
         if self._session is not None and self._session.batch_done() and self.prog_bar:
             pl_module.log("kept", self._session.kept, prog_bar=True, logger=False)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the totals."""
-        if self._session is not None:
-            log_epoch(self._session)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the ranks tell each other what they learned last."""

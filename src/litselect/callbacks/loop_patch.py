@@ -18,6 +18,9 @@ Choose = Callable[[Any, int], bool]
 Train = Callable[[Callable[..., Any], tuple[Any, ...]], Any]
 """Called with the strategy's training step and its arguments; runs it on the chosen rows."""
 
+Columns = Callable[[str], dict[str, Any]]
+"""Called with ``"step"`` or ``"epoch"`` when a row is written: what stands in it beside what the module logs."""
+
 
 class LoopPatch:
     """Puts `choose` before and `train` around the training step of one Trainer, until removed.
@@ -28,7 +31,7 @@ class LoopPatch:
             row in the logs.
         train: see `Train`.
         stepped: called when the step has been made, before schedules move.
-        columns: called when a row of a step is written; what is to stand in it beside what the module logs.
+        columns: see `Columns`.
         skipped: whether the batch before the first one was skipped: a resumed loop asks before any batch has come.
     """
 
@@ -38,7 +41,7 @@ class LoopPatch:
         choose: Choose,
         train: Train,
         stepped: Callable[[], None],
-        columns: Callable[[], dict[str, Any]],
+        columns: Columns,
         *,
         skipped: bool = False,
     ) -> None:
@@ -64,26 +67,7 @@ class LoopPatch:
             self._replace(loop, "run", self._unless_skipped(loop.run, choose, stepped))
         # Under manual optimization the connector writes a row after every batch, whatever `_should_accumulate` says.
         connector: Any = cast("Any", trainer)._logger_connector
-        write_row, write = connector.update_train_step_metrics, connector.log_metrics
-        in_row = False
-
-        def update_train_step_metrics() -> None:
-            nonlocal in_row
-            in_row = self._steps
-            try:
-                if in_row:
-                    write_row()
-            finally:
-                in_row = False
-
-        def log_metrics(metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-            # Columns that the module's own `log` would add take Lightning half a millisecond each.
-            more = columns() if in_row and metrics and cast("Any", trainer).loggers else {}
-            connector._callback_metrics.update(more)
-            write({**metrics, **more}, *args, **kwargs)
-
-        self._replace(connector, "update_train_step_metrics", update_train_step_metrics)
-        self._replace(connector, "log_metrics", log_metrics)
+        self._watch_rows(connector, columns)
 
     def once(self, owner: Any, name: str, before: Callable[[], None]) -> None:
         """Call `before` ahead of the next call of a method."""
@@ -104,6 +88,34 @@ class LoopPatch:
     def _replace(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
         self._patched.append((owner, name, function))
         setattr(owner, name, function)
+
+    def _watch_rows(self, connector: Any, columns: Columns) -> None:
+        """Add `columns` to what is written of a step or an epoch; of a skipped step nothing is."""
+        write, row = connector.log_metrics, ""  # of what kind the row is that is being written
+
+        def around(name: str, kind: str) -> None:
+            update = getattr(connector, name)
+
+            def write_row() -> None:
+                nonlocal row
+                row = kind
+                try:
+                    if kind == "epoch" or self._steps:
+                        update()
+                finally:
+                    row = ""
+
+            self._replace(connector, name, write_row)
+
+        def log_metrics(metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+            # Each would take Lightning half a millisecond, if it came through the module's `log`.
+            more = columns(row) if row and metrics and connector.trainer.loggers else {}
+            connector._callback_metrics.update(more)
+            write({**metrics, **more}, *args, **kwargs)
+
+        around("update_train_step_metrics", "step")
+        around("update_train_epoch_metrics", "epoch")
+        self._replace(connector, "log_metrics", log_metrics)
 
     def _unless_skipped(
         self, run: Callable[..., Any], choose: Choose, stepped: Callable[[], None]

@@ -20,7 +20,7 @@ from litselect.callbacks.rank_pool import all_ready, select_share
 from litselect.callbacks.requirements import check_accumulation
 from litselect.callbacks.scorer import Scorer
 from litselect.callbacks.selected_step import SelectedStep
-from litselect.callbacks.selection_log import step_columns
+from litselect.callbacks.selection_log import logged
 from litselect.callbacks.stopwatch import Stopwatch
 from litselect.scoring import Scores
 from litselect.scoring.rows import count_rows, take_rows
@@ -69,7 +69,7 @@ class SelectionSession:
             self._choose,
             self._train,
             callback.learning_rate.restore,
-            lambda: step_columns(self),
+            lambda row: logged(self, row),
             skipped=callback.skipped,
         )
 
