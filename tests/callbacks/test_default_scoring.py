@@ -135,6 +135,76 @@ def test_what_does_not_stand_against_it(solo: Any, settings: dict[str, Any], sai
     assert said == []
 
 
+# ---------------------------------------------------------------------- how it begins
+
+
+def firsts(net: Any) -> list[int]:
+    """Ids of the steps up to the one that trains an example again."""
+    found: list[int] = []
+    for ids in net.steps:
+        if set(ids) & set(found):
+            break
+        found += ids
+    return found
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_long_training_begins_with_each_example_once(solo: Any, workers: int) -> None:
+    net, callback = solo.make(Classifier), SelectiveBackprop(keep=0.25, seed=0)
+    solo.fit(net, callback, data=data(shuffle=True, num_workers=workers), max_epochs=12)
+    assert {len(ids) for ids in net.steps} == {3}
+    assert (
+        len(firsts(net)) > N - 6
+    )  # in the last of the epochs that it takes, batches have too few of them, or too many
+    assert sorted({i for ids in net.steps[:20] for i in ids}) == [*range(N)]
+    assert remembers(callback)
+
+
+class Loaded(TensorDataset):
+    """Counts what it is asked for."""
+
+    def __init__(self, *columns: Any) -> None:
+        super().__init__(*columns)
+        self.asked: list[int] = []
+
+    def __getitem__(self, i: Any) -> Any:
+        self.asked.append(i)
+        return super().__getitem__(i)
+
+
+def test_the_first_epoch_loads_everything_and_the_others_what_is_chosen(solo: Any) -> None:
+    """So what stands against remembered losses can be noticed, and nothing is wasted afterwards."""
+    examples = Loaded(*rows(N))
+    fit(solo, batches=DataLoader(examples, BATCH), epochs=6)
+    assert len(examples.asked) == N + 5 * N // 2
+    assert examples.asked[:N] == [*range(N)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "at_once"),
+    [({"epochs": 4}, True), ({"epochs": 3}, False), ({"keep": 0.25, "epochs": 8}, True),
+     ({"keep": 0.25, "epochs": 7}, False), ({"max_steps": 16, "max_epochs": -1}, True),
+     ({"max_steps": 15, "max_epochs": -1}, False), ({"epochs": 8, "end": 0.5}, True), ({"epochs": 8, "end": 3}, False),
+     ({"epochs": 8, "warmup": 1}, False)],
+)  # fmt: skip
+def test_how_long_it_must_be(solo: Any, settings: dict[str, Any], at_once: bool) -> None:
+    steps, callback = fit(solo, **settings)
+    assert steps[0] == (round(settings.get("keep", 0.5) * BATCH) if at_once else BATCH)
+    assert remembers(callback)
+
+
+@pytest.mark.parametrize(
+    ("budget", "at_once"),
+    [({"trained": 2 * N}, True), ({"candidates": 4 * N}, True), ({"candidates": 3 * N}, False)],
+)  # fmt: skip
+def test_how_long_a_budget_must_last(solo: Any, budget: dict[str, int], at_once: bool) -> None:
+    """Of rows that are trained, as many as of a training of so many epochs."""
+    net, callback = solo.make(Classifier), SelectiveBackprop(keep=0.5, seed=0)
+    solo.fit(net, callback, Budget(**budget), data=data(), max_epochs=-1)
+    assert (len(net.steps[0]) == 6) == at_once
+    assert remembers(callback)
+
+
 # ---------------------------------------------------------------------- who says where scores come from
 
 
@@ -240,17 +310,19 @@ def test_a_compiled_module(solo: Any, said: list[str]) -> None:
     assert "is compiled" in said[0]
 
 
+@pytest.mark.parametrize("epochs", [3, 8])
 @pytest.mark.parametrize(("module", "reason"), [(ByHand, "none could be told apart"), (Mixed, "mixup and cutmix")])
-def test_what_the_first_epoch_shows(solo: Any, module: Any, reason: str, said: list[str]) -> None:
-    steps, callback = fit(solo, module)
-    assert steps == ALL + HALF + HALF
+def test_what_the_first_epoch_shows(solo: Any, module: Any, reason: str, epochs: int, said: list[str]) -> None:
+    steps, callback = fit(solo, module, epochs=epochs)
+    assert steps == (ALL if epochs == 3 else HALF) + HALF * (epochs - 1)
     assert callback.ledger is None
-    assert callback.counters.scored == 96  # of two epochs
+    assert callback.counters.scored == N * (epochs - 1)
     assert len(said) == 1
     assert reason in said[0]
 
 
-def test_it_is_too_late_once_rows_are_chosen(solo: Any) -> None:
+@pytest.mark.parametrize("epochs", [3, 8])
+def test_it_is_too_late_once_rows_are_chosen_by_what_is_remembered(solo: Any, epochs: int) -> None:
     class Later(ByHand):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             if self.current_epoch == 1:
@@ -258,7 +330,7 @@ def test_it_is_too_late_once_rows_are_chosen(solo: Any) -> None:
             return Classifier.training_step(self, batch, batch_idx)
 
     with pytest.raises(Exception, match=r"none could be told apart.*Score every batch instead"):
-        fit(solo, Later)
+        fit(solo, Later, epochs=epochs)
 
 
 # ---------------------------------------------------------------------- loaders
@@ -358,7 +430,7 @@ def test_a_loader_of_no_use_in_a_later_epoch(solo: Any, said: list[str]) -> None
     net, callback = solo.make(Changing), SelectiveBackprop(keep=0.5)
     trainer = solo.trainer(callback, max_epochs=4, reload_dataloaders_every_n_epochs=1)
     trainer.fit(net)
-    assert [len(ids) for ids in net.steps] == ALL + HALF * 3
+    assert [len(ids) for ids in net.steps] == HALF * 4
     assert callback.counters.scored == 96
     assert len(said) == 1
     assert "iterated without one" in said[0]

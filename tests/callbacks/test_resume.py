@@ -116,6 +116,12 @@ def test_with_worker_processes(tmp_path: Path, save: str) -> None:
     assert resumed_differences(tmp_path, "refill", save, most=1, workers=2) == {}
 
 
+@pytest.mark.parametrize(("name", "save"), [("default", "within the epoch"), ("default without ids", "epoch end")])
+def test_a_training_that_begins_with_each_example_once(tmp_path: Path, name: str, save: str) -> None:
+    """Of two epochs' worth, so that the first epoch selects; checkpoints within it go on with that."""
+    assert resumed_differences(tmp_path, name, save, most=3, epochs=5) == {}
+
+
 REMEMBERING: dict[str, Callable[[], Any]] = {  # selectors that are another after each answer
     "RankSampling": lambda: RankSampling(0.4, steps=12),
     "NoiseGuard": lambda: NoiseGuard(LossPercentile(0.4), "auto"),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from litselect.selectors import LossPercentile
 
 _FLOOR: Final = 0.1
+_PASSES: Final = 2  # epochs' worth of training, of which half goes into rows that were never trained
 _ENDS: Final = "selection ends with the first epoch, by which they would be known"
 
 
@@ -43,10 +44,15 @@ def asks_where_from(refill: bool, warmup: Any, settings: dict[str, Any]) -> bool
 class DefaultScoring:
     """Decides for each training, on all ranks alike, whether scores are remembered.
 
-    What can stand against that shows in the module, in the loader, or while the first epoch trains all rows. In the
-    first two cases the pass selects from its own warm-up on; in the third, from the second epoch on. Then, and when an
-    epoch brings a loader of no use, the ranks agree before its first batch is sent for, so nothing was chosen yet.
-    A training that goes on, from a checkpoint or with the same Trainer, goes on as it did.
+    What can stand against that shows in the module, in the loader, or during the first epoch, which loads all rows and
+    chooses none by what is remembered. In the first two cases the pass selects from its own warm-up on; in the third,
+    from the second epoch on. Then, and when an epoch brings a loader of no use, the ranks agree before its first batch
+    is sent for, so nothing was chosen yet. A training that goes on, from a checkpoint or with the same Trainer, goes on
+    as it did.
+
+    Without a `warmup` of the user's, a training of ``2 / keep`` epochs or more begins with chance: rows that were never
+    trained come first, so that after ``1 / keep`` epochs each was trained once, in batches of the size that all batches
+    have. Of a shorter one too little would be left to select: its first epoch trains everything.
 
     Args:
         callback: set to select by remembered losses.
@@ -60,6 +66,8 @@ class DefaultScoring:
         phase = callback.phase
         passing = ActivePhase(warmup or 0, phase.warmup_steps, phase.start, phase.end)
         self._remembered = callback.plan, phase, law.floor
+        self._at_once = ActivePhase(0, phase.warmup_steps, phase.start, phase.end) if warmup == "auto" else phase
+        self._most = math.inf  # epochs, by the number of steps
         self._passing = ScorePlan(), passing, floor or 0.0
         self._goes_on = False
 
@@ -68,6 +76,7 @@ class DefaultScoring:
         callback = self._callback
         self._trainer = trainer
         self._goes_on = trainer.fit_loop.epoch_progress.current.ready > 0
+        self._most = math.inf
         callback.plan, callback.phase, self._law.floor = self._remembered
         if self._goes_on and callback.memory is None:
             self.give_up("training goes on, and nothing is remembered of what was trained before")
@@ -99,6 +108,8 @@ class DefaultScoring:
         doubt = "" if memory is None else memory.doubts.reason
         ends = self._begins() and self._epochs() <= 1  # as a budget may have foretold by now
         self._agree(doubt or (_ENDS if ends else ""))
+        if self._trainer.current_epoch == 0 and self._callback.memory is not None:
+            self._callback.phase = self._at_once if self._is_long() else self._remembered[1]
 
     def _agree(self, doubt: str) -> None:
         reasons: list[str] = []
@@ -155,16 +166,22 @@ class DefaultScoring:
         limit = trainer.limit_train_batches
         if limit != 1.0 if isinstance(limit, float) else limit < batches:
             return f"limit_train_batches={limit} leaves out examples in every epoch"
-        steps = math.inf
         if trainer.max_steps > 0:
-            steps = trainer.max_steps * trainer.accumulate_grad_batches / batches
-        return _ENDS if self._epochs(steps) <= 1 else ""
+            self._most = trainer.max_steps * trainer.accumulate_grad_batches / batches
+        return _ENDS if self._epochs() <= 1 else ""
 
-    def _epochs(self, most: float = math.inf) -> float:
-        """In which there is selection, of a training of so many at most."""
+    def _epochs(self) -> float:
+        """Those in which there is selection."""
         limit, end = self._trainer.max_epochs, self._callback.phase.end
-        epochs = most if limit is None or limit < 0 else min(most, float(limit))
+        epochs = self._most if limit is None or limit < 0 else min(self._most, float(limit))
         return min(epochs, end * epochs if isinstance(end, float) else end)
+
+    def _is_long(self) -> bool:
+        """Whether as much is trained, apart from what it takes to train each example once."""
+        budgets = [c for c in cast("list[Any]", cast("Any", self._trainer).callbacks) if hasattr(c, "foretells_length")]
+        # A budget of costs foretells the epochs of plain training, which last longer by as much as each trains less.
+        share = 1.0 if any(budget.unit != "candidates" for budget in budgets) else self._law.keep
+        return share * self._epochs() >= _PASSES
 
     def _about_ids(self, loader: Any) -> str:
         if self._callback.ids is not None:

@@ -48,6 +48,8 @@ class EarlyChoice:
         passive = cast("Any", trainer.fit_loop)._skip_backward
         if memory is None or passive or not callback.phase.active_at(trainer, place, length):
             return None
+        if memory.doubts.objects is not None and not memory.doubts.late:  # all of it may be given up yet
+            return None
         if len(ids) and int(ids.amax()) >= memory.size:  # of no example: an error, once the batch arrives
             return None
         known: dict[str, Any] = {}

@@ -18,6 +18,7 @@ from litselect.callbacks.rank_tables import gather_tables, padded, pick_tables
 from litselect.callbacks.score_plan import ScorePlan
 from litselect.callbacks.tapped_sampler import Decide, load_all
 from litselect.scoring import Scores
+from litselect.scoring.ledger import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Set
@@ -143,7 +144,8 @@ class ExampleMemory(ExampleTables):
         self.plan.begin_epoch(epoch, active)
         if epoch:
             self.alarms.look(self.ledger, self.labels, keep, selecting=self._selecting)
-        self._selecting = self.doubts.late = active
+        self._selecting = active
+        self.doubts.late = active and bool((self._ledger.step != NEVER).any())
 
     def share(self, device: torch.device) -> None:
         """Let every rank know what the others learned. A collective."""
@@ -229,6 +231,7 @@ class ExampleMemory(ExampleTables):
             "learning_rate_factor": self.learning_rate_factor,
             "alarms": self.alarms.state_dict(),
             "selecting": self._selecting,
+            "late": self.doubts.late,
         }
 
     def own_state(self) -> dict[str, Any]:
@@ -254,7 +257,7 @@ class ExampleMemory(ExampleTables):
                 "would name others. Resume with the data set of the checkpoint, or load its weights into a new run."
             )
         self.known.load_state_dict(state["known"])
-        self._selecting = self.doubts.late = state["selecting"]
+        self._selecting, self.doubts.late = state["selecting"], state["late"]
         self.alarms.load_state_dict(state["alarms"])
         self.plan.scored_epoch = state["scored_epoch"]
         self.learning_rate_factor = state["learning_rate_factor"]

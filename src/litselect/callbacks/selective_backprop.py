@@ -28,13 +28,10 @@ class SelectiveBackprop(ExampleSelection):
     probabilities are proportional to the law. With ``refill=True`` the paper's algorithm is followed to the letter:
     independent draws, whose rows are collected until they fill a training batch.
 
-    Unless told otherwise, losses are those that training computed anyway (``scoring="ledger"``): the first epoch trains
-    everything, then an example ranks by its last known loss among all of the data set, and rows are chosen before they
-    are loaded, so that hooks see the chosen ones alone (``skip_loading=False`` loads all). The evidence: at the cost of
-    5 to 30 epochs a pass over every batch was 2.5 to 4.7 points below uniform training, remembered losses .5 to 1.3
-    (10,000 CIFAR-10 images, keep 1/2; docs/benchmark). Whoever has few data trains all of them. On five networks but
-    the smallest a step at keep 1/2 takes .55 to .76 of a plain one this way, and .75 to 1.02 with a pass over every
-    batch (docs/speed.md).
+    Unless told otherwise, losses are those that training computed anyway (``scoring="ledger"``): what was never trained
+    comes first, until each example was trained once; then an example ranks by its last known loss among all of the data
+    set. From the second epoch on rows are chosen before they are loaded, so that hooks see the chosen ones alone
+    (``skip_loading=False`` loads all). A training of fewer than ``2 / keep`` epochs begins with an epoch of all rows.
 
     A scoring pass over each batch takes over, and one line of the log says why, where losses can't be remembered:
     where the ids of the examples are not known (iterable data sets, several loaders, collate functions that drop rows,
@@ -58,8 +55,9 @@ class SelectiveBackprop(ExampleSelection):
             example is renewed now and then.
         refill: the paper's batch assembly.
         seed: seed of the draws; ``None`` derives it from ``torch.initial_seed()``.
-        warmup: train on everything at first, as the authors' code does for one epoch; ``"auto"`` is one epoch, or,
-            beside a pass, a tenth of the training where that is shorter.
+        warmup: train on everything at first, as the authors' code does for one epoch; ``"auto"`` is that, or, beside a
+            pass, a tenth of the training where that is shorter; beside remembered losses 0, where the training has
+            ``2 / keep`` epochs or more.
         **settings: every other keyword of `ExampleSelection`.
 
     Raises:
