@@ -425,6 +425,20 @@ def test_every_row_is_as_likely_whatever_the_scores() -> None:
     assert (pairs - expected).abs().max() < 5 * (0.25 * 0.75 / runs) ** 0.5
 
 
+def test_rows_without_a_known_loss_stay_where_they_are() -> None:
+    """They come first whatever they score; of the others, each is as likely."""
+    runs, percentiles = 1000, torch.tensor([0.9, 1.0, 0.8, 0.1, 1.0, 0.2, 0.3, 0.4])
+    select, counts = ShuffledScores(LossPercentile(0.5, seed=0), seed=1), torch.zeros(8)
+    expected = torch.where(percentiles == 1, 1.0, 2 / 6)
+    with shapes.unchecked():
+        for _ in range(runs):
+            chosen = select(percentiles=percentiles)
+            counts[chosen.indices] += 1 / runs
+            assert torch.allclose(chosen.inclusion, expected[chosen.indices])  # type: ignore[arg-type] - of a fixed size
+    assert counts[percentiles == 1].tolist() == pytest.approx([1, 1], abs=1e-4)
+    assert (counts - expected).abs().max() < 5 * (2 / 9 / runs) ** 0.5
+
+
 def test_everything_but_the_rows_is_as_without() -> None:
     """Its state goes the same way, and so do number and weights."""
     plain, inner = (ImportanceSampling(0.4, 0.0, score="loss", seed=3) for _ in range(2))
