@@ -21,7 +21,7 @@ class Plan:
     Attributes:
         device: "cpu" or "cuda".
         rounds: in each of which everything has its turn.
-        steps: in a turn.
+        steps: in a turn that are timed, after one that is not.
         discard: steps before the first turn.
         memory: whether the peak of the memory is measured.
     """
@@ -75,7 +75,7 @@ class Arm:
             pause=pause,
             end=end,
         )
-        batches = discard + plan.rounds * plan.steps + cycle
+        batches = discard + plan.rounds * (plan.steps + 1) + cycle
         callbacks = [times, *([option.make(self.keep, self.subject)] if option else [])]
         data = Columns(*self.subject.noise(self.rows * batches))
         epochs = option.epochs if option else 1
@@ -104,6 +104,7 @@ class Part:
             self.call()
         for _ in range(self.plan.rounds):
             pause()
+            self.call()
             for _ in range(self.plan.steps):
                 before = now()
                 self.call()

@@ -25,7 +25,8 @@ class StepTimes(Callback):
         discard: batches at the beginning that are not timed.
         watched: batches at the end that are not, at least 1.
         peak: watches the memory of those.
-        turn: timed batches between two pauses.
+        turn: timed batches between two pauses. The first batch after a pause is not: what others left in the caches of
+            the processor is no part of a training's cost.
         pause: called between turns.
         end: called after the last one.
 
@@ -41,7 +42,7 @@ class StepTimes(Callback):
         discard: int = 0,
         watched: int = 1,
         peak: Peak | None = None,
-        turn: int = 1,
+        turn: int | None = None,
         pause: Callable[[], None] = _go_on,
         end: Callable[[], None] = _go_on,
     ) -> None:
@@ -56,15 +57,19 @@ class StepTimes(Callback):
         """The end of one batch, and the start of another."""
         if trainer.max_epochs is None or trainer.current_epoch < trainer.max_epochs - 1:
             return
-        last = int(trainer.num_training_batches) - self._watched
-        if self._discard < batch_idx <= last and self._started is not None:
+        last, place = int(trainer.num_training_batches) - self._watched, batch_idx - self._discard
+        if place > 0 and batch_idx <= last and self._started is not None and not self._begins_turn(place - 1):
             self.seconds.append(self._clock() - self._started)
-        if self._discard <= batch_idx < last and (batch_idx - self._discard) % self._turn == 0:
+        if place >= 0 and batch_idx < last and self._begins_turn(place):
             self._pause()
         if batch_idx == last and self._peak is not None:
             self._watching = True
             self._peak.begin()
         self._started = self._clock()
+
+    def _begins_turn(self, place: int) -> bool:
+        """Whether a batch, by its place after those that are discarded, follows a pause."""
+        return self._turn is not None and place % (self._turn + 1) == 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The end of what is watched."""

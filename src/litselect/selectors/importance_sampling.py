@@ -27,8 +27,8 @@ class ImportanceSampling(Selector):
     .. math:: \pi_i = \min(1, c\, s_i), \qquad \sum_i \pi_i = k, \qquad w_i = \frac{k}{N \pi_i}
 
     so that the mean of :math:`w_i g_i` over the chosen rows has the mean gradient of all N as its expectation.
-    No weight exceeds `max_weight`: :math:`\pi_i` has a floor instead, beside which the rest is dealt out in proportion to
-    :math:`s_i`, which costs no bias.
+    No weight exceeds `max_weight`: :math:`\pi_i` has a floor instead, and what that leaves of k is dealt out in
+    proportion to :math:`s_i`, which costs no bias.
 
     **On only while it pays**: while the average of :math:`\tau` (see `PaySwitch`) exceeds :math:`(s N + 3 k) / (3 k)`,
     where a score costs s and training a row 3 forward passes. Otherwise k random rows are chosen, all of weight 1,
