@@ -16,6 +16,7 @@ SCENARIOS = {
     "small_duplicates": {"data.duplicates": 4},
     "small_imbalance": {"data.imbalance": 0.01, "data.train_examples": None},
     "small_cheap": {"model.width": 4},
+    "all_clean": {"data.train_examples": None, "model.stride": 2},
     "large_clean": {"data.train_examples": None, "model.stride": 1},
 }
 pytestmark = pytest.mark.usefixtures("composing")
