@@ -180,6 +180,14 @@ def test_the_first_epoch_loads_everything_and_the_others_what_is_chosen(solo: An
     assert examples.asked[:N] == [*range(N)]
 
 
+def test_selection_may_begin_within_an_epoch(solo: Any) -> None:
+    """From there on rows are chosen before they are loaded, as something is known."""
+    examples = Loaded(*rows(N))
+    steps, _ = fit(solo, batches=DataLoader(examples, BATCH), epochs=3, warmup=1.5)
+    assert steps == [*ALL, 12, 12, 6, 6, *HALF]
+    assert len(examples.asked) == sum(steps)
+
+
 @pytest.mark.parametrize(
     ("settings", "at_once"),
     [({"epochs": 4}, True), ({"epochs": 3}, False), ({"keep": 0.25, "epochs": 8}, True),
@@ -193,14 +201,17 @@ def test_how_long_it_must_be(solo: Any, settings: dict[str, Any], at_once: bool)
     assert remembers(callback)
 
 
+@pytest.mark.filterwarnings("ignore:Training ended with")
 @pytest.mark.parametrize(
-    ("budget", "at_once"),
-    [({"trained": 2 * N}, True), ({"candidates": 4 * N}, True), ({"candidates": 3 * N}, False)],
+    ("budget", "epochs", "at_once"),
+    [({"trained": 2 * N}, -1, True), ({"candidates": 4 * N}, -1, True), ({"candidates": 3 * N}, -1, False),
+     ({"trained": 20 * N}, 3, False), ({"trained": 20 * N}, 4, True), ({"seconds": 3600}, 3, False),
+     ({"seconds": 3600}, 4, True), ({"flops": 1e15}, 3, False)],
 )  # fmt: skip
-def test_how_long_a_budget_must_last(solo: Any, budget: dict[str, int], at_once: bool) -> None:
-    """Of rows that are trained, as many as of a training of so many epochs."""
+def test_how_long_a_budget_must_last(solo: Any, budget: dict[str, Any], epochs: int, at_once: bool) -> None:
+    """Of rows that are trained, as many as of a training of so many epochs; and the Trainer's own limit holds."""
     net, callback = solo.make(Classifier), SelectiveBackprop(keep=0.5, seed=0)
-    solo.fit(net, callback, Budget(**budget), data=data(), max_epochs=-1)
+    solo.fit(net, callback, Budget(**budget), data=data(), max_epochs=epochs)
     assert (len(net.steps[0]) == 6) == at_once
     assert remembers(callback)
 

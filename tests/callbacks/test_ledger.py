@@ -126,6 +126,28 @@ def loader(data: Any = None, **settings: Any) -> Any:
     return DataLoader(Counted() if data is None else data, **({"batch_size": BATCH} | settings))
 
 
+class Reading:
+    """Reads the ledger after every batch, as a checkpoint of every step does."""
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        assert trainer.callbacks[0].ledger.size == N
+
+
+@pytest.mark.parametrize("form", ["ledger", "ledger, refill", "ages", "stale"])
+def test_who_reads_the_ledger_changes_nothing(solo: Any, form: str) -> None:
+    """Rows that wait for a full batch may be trained twice before their first losses are entered."""
+    found = []
+    for more in ([], [solo.callback(Reading)]):
+        callback = FORMS[form](seed=0)
+        solo.fit(solo.make(Classifier), callback, *more, data=loader(shuffle=True, generator=seeded()), max_epochs=6)
+        found.append(callback.ledger.state_dict())
+    assert differences(*found) == []
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
 @pytest.mark.parametrize("name", LOADERS)
 def test_every_example_is_found(solo: Any, name: str) -> None:
     net, callback, data = solo.make(Noting), ledger_scored(), loader(**LOADERS[name])

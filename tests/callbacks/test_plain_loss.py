@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop, selected_step
 from litselect.callbacks.example_memory import ExampleMemory
 from litselect.selectors import InfoBatch
-from tests.callbacks.kit import Classifier, differences, loader
+from tests.callbacks.kit import Classifier, Notes, differences, loader
 
 N, BATCH = 32, 8
 
@@ -123,6 +124,30 @@ def test_who_is_listened_to(solo: Any, listened: list[int], mixin: type, steps: 
     callback = fitted(solo, mixin)
     assert len(listened) == steps
     assert not callback.ledger.loss.isnan().any() or mixin is Declining
+
+
+class Checkpointed(Classifier):
+    """Computes what backward needs anew: whoever looks at it has it computed once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forwards = Notes()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return checkpoint(self._loss, *batch, use_reentrant=False)
+
+    def _loss(self, x: Any, y: Any, ids: Any) -> Any:
+        self.forwards.append(len(ids))
+        return F.cross_entropy(self.net(x), y)
+
+
+def test_what_is_computed_anew_is_not_looked_at(solo: Any, listened: list[int]) -> None:
+    plain, net = solo.make(Checkpointed), solo.make(Checkpointed)
+    solo.fit(plain, data=loader(N, batch_size=BATCH), max_epochs=3)
+    solo.fit(net, SelectiveBackprop(1.0, scoring="ledger"), data=loader(N, batch_size=BATCH), max_epochs=3)
+    assert len(listened) == 12
+    scored = len(net.forwards) - len(plain.forwards)
+    assert 0 < scored < 6, "of the first batch, to check the capture"
 
 
 def test_weighed_losses_are_listened_to(solo: Any, listened: list[int]) -> None:

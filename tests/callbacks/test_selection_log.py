@@ -80,6 +80,34 @@ def test_without_a_logger_no_column_is_made(solo: Any, monkeypatch: pytest.Monke
     assert made == ["step", "step", "epoch"]
 
 
+class Looking:
+    """Notes what can be monitored at the end of batches and epochs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, float]] = []
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        self._look(trainer, "select/kept")
+
+    def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+        self._look(trainer, "select/trained")
+
+    def _look(self, trainer: Any, name: str) -> None:
+        self.found.append((name, float(trainer.callback_metrics.get(name, torch.nan))))
+
+
+@pytest.mark.parametrize("logs", [True, False])
+def test_what_is_logged_can_be_monitored(kit: Any, logs: bool) -> None:
+    looking, callback = kit.callback(Looking), ExampleSelection(TopLoss(keep=0.25))
+    stopping = kit.pl.callbacks.EarlyStopping("select/trained", patience=1, check_on_train_epoch_end=True)
+    settings = {"logger": kit.logger()} if logs else {}
+    trainer = kit.fit(kit.make(Classifier), callback, looking, stopping, data=loader(16, 8), max_epochs=5, **settings)
+    kept = ("select/kept", 0.25)
+    assert looking.found[:6] == [kept, kept, ("select/trained", 4.0), kept, kept, ("select/trained", 8.0)]
+    assert trainer.current_epoch == 2, "what grows is no better"
+
+
 def test_our_keys_come_with_rows_of_the_module_only(kit: Any) -> None:
     class Seldom(Classifier):
         def training_step(self, batch: Any, batch_idx: int) -> Any:

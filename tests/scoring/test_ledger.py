@@ -84,10 +84,11 @@ def test_an_id_that_comes_twice_in_a_batch_counts_twice() -> None:
     assert ledger.seen.tolist() == [0, 2, 1]
 
 
-def test_counts_stop_rather_than_turn_negative() -> None:
+@pytest.mark.parametrize("rows", [300, 5000])
+def test_counts_stop_rather_than_turn_negative(rows: int) -> None:
     ledger = Ledger(1)
     for _ in range(200):
-        ledger.see(torch.zeros(300, dtype=torch.int64))
+        ledger.see(torch.zeros(rows, dtype=torch.int64))
     assert 30_000 < int(ledger.seen) < 2**15
 
 

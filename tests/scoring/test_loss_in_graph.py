@@ -37,6 +37,7 @@ PLAIN: dict[str, Callable[[], Tensor]] = {
     "class weights": lambda: F.cross_entropy(logits(), LABELS, weight=WEIGHT),
     "ignored rows": lambda: F.cross_entropy(logits(), HOLES),
     "nll": lambda: F.nll_loss(logits().log_softmax(1), LABELS),
+    "nll of any numbers": lambda: F.nll_loss(logits(), LABELS),
     "pixels": lambda: F.cross_entropy(logits(N, CLASSES, 3, 3), pixels, ignore_index=255),
     "tokens": lambda: F.cross_entropy(logits(3 * N, CLASSES), pixels[:, 0].reshape(-1), ignore_index=255),
     "token dimension": lambda: F.cross_entropy(logits(N, CLASSES, 9), pixels.reshape(N, 9), ignore_index=255),
@@ -71,6 +72,8 @@ def test_they_are_what_a_listener_hears(loss: Callable[[], Tensor]) -> None:
     assert torch.equal(read.losses, heard.losses)
     assert not read.losses.requires_grad
     assert (read.logits is None) == (heard.logits is None and loss is not PLAIN["nll"])
+    if loss is PLAIN["nll"]:
+        assert torch.allclose(read.logits.exp().sum(1), torch.ones(N))  # type: ignore[union-attr] - log-probabilities
     if heard.logits is not None and read.logits is not None:
         assert torch.equal(read.targets, heard.targets)  # type: ignore[arg-type] - beside logits there are targets
         assert torch.allclose(read.logits.float().softmax(1), heard.logits.float().softmax(1), atol=1e-2)

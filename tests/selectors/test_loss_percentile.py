@@ -361,6 +361,12 @@ def test_a_floor_holds_as_far_as_unknown_rows_leave_room() -> None:
     assert torch.allclose(chosen.inclusion, expected[chosen.indices])
 
 
+def test_ranks_that_are_all_zero_are_drawn_alike() -> None:
+    chosen = LossPercentile(keep=0.5, seed=0)(percentiles=torch.zeros(8))
+    assert chosen.inclusion is not None
+    assert chosen.inclusion.tolist() == pytest.approx([0.5] * 4)
+
+
 def test_independent_draws_take_every_unknown_row() -> None:
     counts, reported = measured(lambda seed: LossPercentile(0.1, fixed_size=False, seed=seed), [0.5, 1.0, 0.2, 1.0])
     assert counts[[1, 3]].tolist() == pytest.approx([1, 1])

@@ -439,6 +439,18 @@ def test_rows_without_a_known_loss_stay_where_they_are() -> None:
     assert (counts - expected).abs().max() < 5 * (2 / 9 / runs) ** 0.5
 
 
+@pytest.mark.parametrize("inner", [RatedSubset(0.5, hard=True), RandomSubset(0.5, seed=0)], ids=repr)
+def test_who_does_not_go_by_losses_is_shuffled_whether_they_are_known_or_not(inner: Selector) -> None:
+    """As beside a table of ratings, where no loss ever is."""
+    select, counts, runs = ShuffledScores(inner, seed=1), torch.zeros(10), 400
+    with shapes.unchecked():
+        for _ in range(runs):
+            chosen = select(ratings=torch.arange(10.0), percentiles=torch.ones(10))
+            counts[chosen.indices] += 1 / runs
+            assert chosen.inclusion.tolist() == [0.5] * 5  # type: ignore[union-attr] - of a fixed size
+    assert (counts - 0.5).abs().max() < 5 * (0.25 / runs) ** 0.5
+
+
 def test_everything_but_the_rows_is_as_without() -> None:
     """Its state goes the same way, and so do number and weights."""
     plain, inner = (ImportanceSampling(0.4, 0.0, score="loss", seed=3) for _ in range(2))

@@ -121,6 +121,16 @@ class Budget(CallbackBase):
         progress = (self.spent - self._before) / (self.amount - self._before)
         return 1.0 if progress > 1 - _ROUNDING else progress
 
+    def worth(self, keep: float) -> float:
+        """How many epochs of plain training would train as many rows as one who trains `keep` of each batch can.
+
+        Within the budget, as far as it foretells a length, and within the Trainer's own ``max_epochs``.
+        """
+        own = math.inf if self._limit in (None, -1) else float(self._limit)
+        foretold = float(self._forecast or math.inf)
+        # A budget of costs lasts longer by as much as is trained less.
+        return min(keep * own, foretold * (keep if self.unit == "candidates" else 1.0))
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin with nothing spent.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from litselect.selectors import LossPercentile
 
 _FLOOR: Final = 0.1
-_PASSES: Final = 2  # epochs' worth of training, of which half goes into rows that were never trained
+_LONG: Final = 2.0  # epochs' worth of training, of which half goes into rows that were never trained
 _ENDS: Final = "selection ends with the first epoch, by which they would be known"
 
 
@@ -52,7 +52,8 @@ class DefaultScoring:
 
     Without a `warmup` of the user's, a training of ``2 / keep`` epochs or more begins with chance: rows that were never
     trained come first, so that after ``1 / keep`` epochs each was trained once, in batches of the size that all batches
-    have. Of a shorter one too little would be left to select: its first epoch trains everything.
+    have (but for a few, where a batch holds more of them than it trains). Of a shorter one too little would be left to
+    select: its first epoch trains everything.
 
     Args:
         callback: set to select by remembered losses.
@@ -101,6 +102,12 @@ class DefaultScoring:
         if memory is not None and self._trainer.global_step > 0 and bool((memory.ledger.step < 0).all()):
             memory.doubts.settle(ValueError("training goes on, and nothing is remembered of what was trained before"))
         self._agree("" if memory is None or not memory.doubts.settled else memory.doubts.reason)
+        self._follow()
+
+    def _follow(self) -> None:
+        """Begin as was decided, in this training or in the one that it goes on from."""
+        if self._callback.memory is not None and self._callback.memory.at_once:
+            self._callback.phase = self._at_once
 
     def agree(self) -> None:
         """Give up on all ranks what can't be had on one. A collective, before any row of the epoch is chosen."""
@@ -108,8 +115,9 @@ class DefaultScoring:
         doubt = "" if memory is None else memory.doubts.reason
         ends = self._begins() and self._epochs() <= 1  # as a budget may have foretold by now
         self._agree(doubt or (_ENDS if ends else ""))
-        if self._trainer.current_epoch == 0 and self._callback.memory is not None:
-            self._callback.phase = self._at_once if self._is_long() else self._remembered[1]
+        if self._begins() and self._callback.memory is not None:
+            self._callback.memory.at_once = self._worth() >= _LONG
+            self._follow()
 
     def _agree(self, doubt: str) -> None:
         reasons: list[str] = []
@@ -173,15 +181,16 @@ class DefaultScoring:
     def _epochs(self) -> float:
         """Those in which there is selection."""
         limit, end = self._trainer.max_epochs, self._callback.phase.end
-        epochs = self._most if limit is None or limit < 0 else min(self._most, float(limit))
+        epochs = min(self._most, _or_endless(limit))
         return min(epochs, end * epochs if isinstance(end, float) else end)
 
-    def _is_long(self) -> bool:
-        """Whether as much is trained, apart from what it takes to train each example once."""
-        budgets = [c for c in cast("list[Any]", cast("Any", self._trainer).callbacks) if hasattr(c, "foretells_length")]
-        # A budget of costs foretells the epochs of plain training, which last longer by as much as each trains less.
-        share = 1.0 if any(budget.unit != "candidates" for budget in budgets) else self._law.keep
-        return share * self._epochs() >= _PASSES
+    def _worth(self) -> float:
+        """How many epochs of plain training would train as many rows, as far as that is known."""
+        keep, end, limit = self._law.keep, self._callback.phase.end, self._trainer.max_epochs
+        budgets = [c for c in cast("list[Any]", cast("Any", self._trainer).callbacks) if hasattr(c, "worth")]
+        worth = min(budget.worth(keep) for budget in budgets) if budgets else keep * _or_endless(limit)
+        worth = min(worth, keep * self._most)
+        return worth * end if isinstance(end, float) else min(worth, keep * end)
 
     def _about_ids(self, loader: Any) -> str:
         if self._callback.ids is not None:
@@ -199,3 +208,7 @@ class DefaultScoring:
                 "several examples. Pass ids=..., which finds in a batch ids that all ranks share"
             )
         return ""
+
+
+def _or_endless(epochs: int | None) -> float:
+    return math.inf if epochs is None or epochs < 0 else float(epochs)

@@ -8,6 +8,7 @@ import torch
 
 from litselect.callbacks.nonfinite import finite_rows, looked_up, select_finite
 from litselect.callbacks.ratings import rated_by_id
+from litselect.callbacks.tapped_sampler import bounds
 from litselect.selectors import Selection
 
 if TYPE_CHECKING:
@@ -48,9 +49,10 @@ class EarlyChoice:
         passive = cast("Any", trainer.fit_loop)._skip_backward
         if memory is None or passive or not callback.phase.active_at(trainer, place, length):
             return None
-        if memory.doubts.objects is not None and not memory.doubts.late:  # all of it may be given up yet
+        if memory.doubts.objects is not None and not memory.knows:  # all of it may be given up yet
             return None
-        if len(ids) and int(ids.amax()) >= memory.size:  # of no example: an error, once the batch arrives
+        lowest, highest = bounds(ids)
+        if lowest < 0 or highest >= memory.size:  # of no example: an error, once the batch arrives
             return None
         known: dict[str, Any] = {}
         if selector.wants_scores:

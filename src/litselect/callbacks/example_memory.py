@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from litselect.callbacks.alarms import Alarms
+from litselect.callbacks.check_state import REMEDY, check_state
 from litselect.callbacks.doubts import Doubts
 from litselect.callbacks.example_tables import ExampleTables
 from litselect.callbacks.id_tap import IdTap, validated
@@ -49,6 +50,8 @@ class ExampleMemory(ExampleTables):
         self.plan = plan
         self._early_labels: Tensor | None = None  # on the CPU, as the epoch found them, if `frozen`
         self.loss: Loss = "unknown"
+        self.at_once = False  # whether rows are selected from the first batch on, though nobody asked for it
+        self.knows = False  # whether anything was known when the epoch began
         self.alarms = Alarms()
         self.learning_rate_factor = 1.0
         self._selecting = False  # whether this epoch selects from its beginning
@@ -144,8 +147,8 @@ class ExampleMemory(ExampleTables):
         self.plan.begin_epoch(epoch, active)
         if epoch:
             self.alarms.look(self.ledger, self.labels, keep, selecting=self._selecting)
-        self._selecting = active
-        self.doubts.late = active and bool((self._ledger.step != NEVER).any())
+        self._selecting, self.knows = active, bool((self._ledger.step != NEVER).any())
+        self.doubts.late = self._selecting and self.knows
 
     def share(self, device: torch.device) -> None:
         """Let every rank know what the others learned. A collective."""
@@ -231,17 +234,21 @@ class ExampleMemory(ExampleTables):
             "learning_rate_factor": self.learning_rate_factor,
             "alarms": self.alarms.state_dict(),
             "selecting": self._selecting,
-            "late": self.doubts.late,
+            "knows": self.knows,
         }
 
     def own_state(self) -> dict[str, Any]:
         """What only this rank knows."""
-        return {"seed": self.seed, "doubt": self.doubts.reason, "loss": self.loss}
+        return {"seed": self.seed, "doubt": self.doubts.reason, "loss": self.loss, "at_once": self.at_once}
 
     def load_state_dict(self, state: dict[str, Any], own: dict[str, Any]) -> None:
         """Continue from what the ranks knew of the data set, once that is met, and from what only this one did."""
+        if missing := sorted(self.state_dict(None).keys() - state.keys()):
+            raise ValueError(f"What a checkpoint remembers must hold {', '.join(missing)}, but it does not. {REMEDY}")
         self._loaded = state
-        self.seed, self.doubts.reason, self.loss = own["seed"], own["doubt"], own["loss"]
+        own = check_state("the ledger of a rank", own, self.own_state())
+        self.seed, self.doubts.reason = own["seed"], own["doubt"]
+        self.loss, self.at_once = own["loss"], own["at_once"]
 
     def _recollect(self, *, together: bool) -> None:
         ledger, labels = pick_tables(self._apart, together=together)
@@ -257,7 +264,8 @@ class ExampleMemory(ExampleTables):
                 "would name others. Resume with the data set of the checkpoint, or load its weights into a new run."
             )
         self.known.load_state_dict(state["known"])
-        self._selecting, self.doubts.late = state["selecting"], state["late"]
+        self._selecting, self.knows = state["selecting"], state["knows"]
+        self.doubts.late = self._selecting and self.knows
         self.alarms.load_state_dict(state["alarms"])
         self.plan.scored_epoch = state["scored_epoch"]
         self.learning_rate_factor = state["learning_rate_factor"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from litselect.callbacks.resume_loops import around_fit_loop, resume_run, settle
 from litselect.callbacks.reused_forward import ReuseForward
 from litselect.callbacks.run_state import gather_ranks, load_own, own_state, pick_state, selector_name
 from litselect.callbacks.score_plan import REMEMBERED, ScorePlan
+from litselect.callbacks.selection_log import publish
 from litselect.callbacks.selection_session import SelectionSession
 from litselect.scoring import Ledger, RaterArtifact, ScoringPass
 from litselect.scoring.raters import KeptLabels
@@ -240,8 +241,18 @@ class ExampleSelection(CallbackBase):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count, and show."""
-        if self._session is not None and self._session.batch_done() and self.prog_bar:
-            pl_module.log("kept", self._session.kept, prog_bar=True, logger=False)
+        session = self._session
+        if session is None or not session.batch_done():
+            return
+        if self.prog_bar:
+            pl_module.log("kept", session.kept, prog_bar=True, logger=False)
+        if cast("Any", trainer)._logger_connector.should_update_logs:
+            publish(session, "step")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the totals be monitored."""
+        if self._session is not None:
+            publish(self._session, "epoch")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the ranks tell each other what they learned last."""
@@ -261,7 +272,10 @@ class ExampleSelection(CallbackBase):
 
     @property
     def ledger(self) -> Ledger | None:
-        """What is remembered of every example, where something is: from the first fit on."""
+        """What is remembered of every example, where something is: from the first fit on.
+
+        As of now: entries of later batches are made when it is asked for again.
+        """
         return None if self.memory is None else self.memory.ledger
 
     # ------------------------------------------------------------------ state

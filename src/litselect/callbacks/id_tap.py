@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from litselect.callbacks.tapped_sampler import REMEDY, Decide, Delivery, TappedIterator, TappedSampler
+from litselect.callbacks.tapped_sampler import REMEDY, Decide, Delivery, TappedIterator, TappedSampler, bounds
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -103,7 +103,7 @@ class IdTap:
                 f"A batch of {rows} rows arrived, but the batch sampler had sent {delivery.rows} indices for it: "
                 f"the collate function adds or drops rows. {REMEDY}"
             )
-        lowest, highest = delivery.bounds
+        lowest, highest = bounds(delivery.ids)
         if lowest < 0 or highest >= size:
             raise RuntimeError(
                 f"The ids of examples are positions in a data set, here of {size}, but the batch sampler sent for "

@@ -110,7 +110,6 @@ class LoopPatch:
         def log_metrics(metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:
             # Each would take Lightning half a millisecond, if it came through the module's `log`.
             more = columns(row) if row and metrics and connector.trainer.loggers else {}
-            connector._callback_metrics.update(more)
             write({**metrics, **more}, *args, **kwargs)
 
         around("update_train_step_metrics", "step")

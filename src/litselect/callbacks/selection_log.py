@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -34,6 +34,11 @@ def logged(session: SelectionSession, row: str) -> dict[str, Tensor]:
             if selection is not None and len(selection):
                 values["loss_chosen"] = scores.losses[selection.indices].mean()
     return {PREFIX + name: _number(value) for name, value in values.items()}
+
+
+def publish(session: SelectionSession, row: str) -> None:
+    """Let other callbacks monitor what is logged, with or without a logger."""
+    cast("Any", session.trainer)._logger_connector._callback_metrics.update(logged(session, row))
 
 
 def _number(value: float | Tensor) -> Tensor:

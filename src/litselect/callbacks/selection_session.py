@@ -105,7 +105,7 @@ class SelectionSession:
         memory, extras = self.callback.memory, {} if self._chosen is None else self._chosen.extras
         if memory is not None and "ids" in extras:
             step = self.trainer.fit_loop.epoch_loop.total_batch_idx
-            memory.trained(extras["ids"], self._step.heard, step, memory.sent)
+            memory.trained(extras["ids"], self._step.heard, step, None if self.callback.refill else memory.sent)
         self._chosen = self._step.heard = None  # free their memory
         if self._scorer.reused is not None:
             self._scorer.reused.drop()

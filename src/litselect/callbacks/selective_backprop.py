@@ -29,9 +29,9 @@ class SelectiveBackprop(ExampleSelection):
     independent draws, whose rows are collected until they fill a training batch.
 
     Unless told otherwise, losses are those that training computed anyway (``scoring="ledger"``): what was never trained
-    comes first, until each example was trained once; then an example ranks by its last known loss among all of the data
-    set. From the second epoch on rows are chosen before they are loaded, so that hooks see the chosen ones alone
-    (``skip_loading=False`` loads all). A training of fewer than ``2 / keep`` epochs begins with an epoch of all rows.
+    comes first; once each example was, it ranks by its last known loss among all of the data set. After the first epoch
+    rows are chosen before they are loaded, so that hooks see the chosen ones alone (``skip_loading=False`` loads all).
+    A training of fewer than ``2 / keep`` epochs begins with an epoch of all rows.
 
     A scoring pass over each batch takes over, and one line of the log says why, where losses can't be remembered:
     where the ids of the examples are not known (iterable data sets, several loaders, collate functions that drop rows,
@@ -57,7 +57,7 @@ class SelectiveBackprop(ExampleSelection):
         seed: seed of the draws; ``None`` derives it from ``torch.initial_seed()``.
         warmup: train on everything at first, as the authors' code does for one epoch; ``"auto"`` is that, or, beside a
             pass, a tenth of the training where that is shorter; beside remembered losses 0, where the training has
-            ``2 / keep`` epochs or more.
+            ``2 / keep`` epochs or more and did not ask for ``scoring="ledger"``, which means one.
         **settings: every other keyword of `ExampleSelection`.
 
     Raises:

@@ -31,15 +31,15 @@ class Delivery:
     selection: Selection | None = None
 
     @property
-    def bounds(self) -> tuple[int, int]:
-        """The least and the greatest id. By numpy: no device is asked."""
-        ids = self.ids.numpy()
-        return (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
-
-    @property
     def rows(self) -> int:
         """How many rows arrive."""
         return len(self.ids if self.selection is None else self.selection)
+
+
+def bounds(ids: Int[Tensor, " batch"]) -> tuple[int, int]:
+    """The least and the greatest of ids on the CPU, 0 if there are none. By numpy: no device is asked."""
+    values = ids.numpy()
+    return (int(values.min()), int(values.max())) if len(values) else (0, 0)
 
 
 REMEDY: Final = (
@@ -126,7 +126,7 @@ class TappedIterator:
         sent = next(self._batches)
         try:
             indices: list[Any] = list(sent)
-            ids = torch.as_tensor(np.fromiter(map(operator.index, indices), np.int64, len(indices)))
+            ids = cast("Any", torch).from_numpy(np.fromiter(map(operator.index, indices), np.int64, len(indices)))
         except (TypeError, OverflowError):
             self._doubts.refuse(
                 ValueError(

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 NEVER: Final = -1
-_MOST: Final = 2**15 - 2**10  # counts stop here, so that no batch makes one wrap around
+_AT_ONCE: Final = 2**10  # so many are counted at a time
+_MOST: Final = 2**15 - _AT_ONCE  # counts stop here, so that none wraps around, whatever is counted
 
 FIELDS: Final[dict[str, tuple[torch.dtype, float]]] = {
     "loss": (torch.float32, float("nan")),
@@ -213,4 +214,5 @@ class Ledger:
 
 def _count(counter: Tensor, ids: Int[Tensor, " batch"]) -> None:
     """Add one for each occurrence."""
-    counter.index_add_(0, ids, (counter[ids] < _MOST).to(counter.dtype))
+    for part in cast("tuple[Tensor, ...]", cast("Any", ids).split(_AT_ONCE)):
+        counter.index_add_(0, part, (counter[part] < _MOST).to(counter.dtype))

@@ -13,6 +13,12 @@ from litselect.scoring.scores import Scores
 
 _NODES: Final = frozenset({"NllLossBackward0", "NllLoss2DBackward0"})
 _REDUCTIONS: Final = {1: "mean", 2: "sum"}  # as torch's kernels name them
+_HOOKS: Final = getattr(cast("Any", torch)._C._autograd, "_top_saved_tensors_default_hooks", None)
+
+
+def keeps_as_they_are() -> bool:
+    """Whether autograd keeps the tensors themselves: under activation checkpointing a look would compute them anew."""
+    return _HOOKS is not None and _HOOKS(True) is None
 
 
 def is_cross_entropy(loss: Any) -> bool:
@@ -32,7 +38,7 @@ def cross_entropy_in(total: Any, n: int) -> Scores | None:
         n: the number of examples that it is the mean or the sum over.
 
     Returns:
-        The scores, with log-probabilities as logits; or ``None``, where the loss is anything else.
+        The scores, with log-probabilities as logits where they are that; or ``None``, where the loss is anything else.
     """
     if not is_cross_entropy(total):
         return None
@@ -54,5 +60,6 @@ def cross_entropy_in(total: Any, n: int) -> Scores | None:
         own = call.per_example(elements, n)
     if own is None:
         return None
-    one_each = log_probabilities.ndim == 2 and len(log_probabilities) == n
+    source = node.next_functions[0][0]  # nll_loss takes any numbers
+    one_each = log_probabilities.ndim == 2 and len(log_probabilities) == n and source.name() == "LogSoftmaxBackward0"
     return Scores(own.float(), log_probabilities, targets) if one_each else Scores(own.float())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from litselect.scoring.loss_call import LOSSES, LossCall, rows_of
 from litselect.scoring.loss_capture import BACKWARD, LossCapture
-from litselect.scoring.loss_in_graph import is_cross_entropy
+from litselect.scoring.loss_in_graph import is_cross_entropy, keeps_as_they_are
 from litselect.scoring.row_order import MEANS, has_graph, is_total, keeps_rows, tensors_of
 from litselect.scoring.scores import Scores
 
@@ -108,7 +108,7 @@ class LossObserver(LossCapture):
 
     def _value(self, call: LossCall, elements: Tensor) -> Tensor:
         value = call.again()  # on the network's graph
-        self._plain.append(is_cross_entropy(value))
+        self._plain.append(is_cross_entropy(value) and keeps_as_they_are())
         return value
 
     def _as_reduced(self, value: Tensor, own: Tensor, *, is_sum: bool) -> Tensor:

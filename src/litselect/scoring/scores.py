@@ -18,7 +18,8 @@ class Scores:
 
     Args:
         losses: ``[N]`` float32.
-        logits: ``[N, classes]``, what the first cross-entropy of the training step was given, where there was one.
+        logits: ``[N, classes]``, what the first cross-entropy of the training step was given, or the log-probabilities
+            that it made of them, where there was one.
         targets: ``[N]`` int64, or ``[N, classes]`` probabilities: what it compared them with.
         others: what a second cross-entropy compared the same logits with, as of examples that are mixed.
     """

@@ -39,7 +39,7 @@ def inclusion_probabilities(
             is shared by the others, each with f at least as long as there is as much.
 
     Returns:
-        ``[N]``, same dtype, in [f, 1].
+        ``[N]``, same dtype, in [f, 1]; beside k rows or more that come first, 0 for the others.
 
     >>> law = torch.tensor([0.1, 0.1, 0.2, 1.0], dtype=torch.float64)
     >>> inclusion_probabilities(law, k=2)
@@ -90,7 +90,10 @@ def systematic_sample(
         ``[k]`` int64, ascending.
     """
     lengths = inclusion.index_select(0, order)
-    teeth = lengths.cumsum(0).add_(start).floor_()  # how many are behind the end of each interval
+    ends = lengths.cumsum(0)
+    if ends.dtype == torch.float32:  # whose rounding adds up: the last end is k
+        ends = ends * (k / ends[-1])
+    teeth = ends.add_(start).floor_()  # how many are behind each end
     hits = teeth.clone()
     hits[1:].sub_(teeth[:-1])
     hits.clamp_max_(1).add_(lengths.floor())

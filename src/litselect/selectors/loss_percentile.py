@@ -118,7 +118,8 @@ class LossPercentile(Selector):
         if first is None or known_empty(first):
             first, hardest = None, percentile.amax()
         else:
-            hardest = percentile.masked_fill(first, 0).amax().clamp_min(torch.finfo(percentile.dtype).tiny)
+            hardest = percentile.masked_fill(first, 0).amax()
+        hardest = hardest.clamp_min(torch.finfo(percentile.dtype).tiny)
         law = (percentile / hardest) ** self.beta  # c takes up any factor; this one prevents underflow
         inclusion = inclusion_probabilities(law, k, self.floor, first)
         rows = systematic_sample(inclusion, k, self.shuffled(n, device), self.uniform(1, device))

@@ -89,7 +89,7 @@ class Mixture(Wrapper):
             return is_picked.nonzero().squeeze(1), (~is_picked).nonzero().squeeze(1)
         rounding = float(torch.rand((), generator=self.generator, dtype=torch.float64))  # on the CPU: no sync
         m = min(k, int(self.share * k + rounding))
-        order = torch.randperm(n, generator=self.generator).to(device, non_blocking=True)
+        order = self.shuffled(n, device)
         return order[:m], order[m:]
 
     def __repr__(self) -> str:

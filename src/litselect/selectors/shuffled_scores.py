@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from litselect.selectors.fixed_size import inclusion_probabilities
+from litselect.selectors.fixed_size import inclusion_probabilities, known_empty
 from litselect.selectors.selection import Selection
 from litselect.selectors.wrapper import Wrapper
 
@@ -20,7 +20,8 @@ class ShuffledScores(Wrapper):
     :math:`S' = \{\sigma(i) : i \in S\}` with :math:`\sigma` uniform, which is what it would have chosen had the rows of
     all scores been shuffled together. It pays for every score, keeps the same state, and chooses as many rows with the
     same weights; only which examples they go to is chance. What a selector gains over this control, its scores gain.
-    Rows without a known loss (a percentile of exactly 1) come first whatever they score: they stay where they are.
+    Where it goes by remembered losses, rows without a known one (a percentile of exactly 1) stay where they are: those
+    come before all others, whatever they would score.
 
     Needs: what the wrapped selector needs.  State: its random stream, and the wrapped state.  Cost: O(N), no host sync
     of its own.
@@ -39,8 +40,9 @@ class ShuffledScores(Wrapper):
         """The wrapped selector's choice, moved."""
         chosen = self.selector(**scores, candidates=candidates, k=k)
         permutation, unknown = self.shuffled(candidates, device), None
-        if (percentiles := scores.get("percentiles")) is not None:
-            unknown = percentiles == 1
+        if "percentiles" in scores and self.selector.uses(scores.keys()) & {"percentiles", "losses"}:
+            unknown = scores["percentiles"] == 1
+        if unknown is not None and not known_empty(unknown):
             places = unknown.to(torch.int8).argsort(stable=True)  # those with a known loss before the others
             moved = torch.where(unknown, candidates + places.argsort(), permutation.argsort()).argsort()
             permutation = permutation.new_empty(candidates).scatter_(0, places, moved)
