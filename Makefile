@@ -31,7 +31,7 @@ benchmark-small: $(VENV)/.sweeps
 	done
 
 test: lint
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 # Soaks: more seeds, more kill points.
 test-slow: $(VENV)/.test

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from litselect.callbacks.resume_loops import around_fit_loop, resume_run, settle
 from litselect.callbacks.reused_forward import ReuseForward
 from litselect.callbacks.run_state import gather_ranks, load_own, own_state, pick_state, selector_name
 from litselect.callbacks.score_plan import REMEMBERED, ScorePlan
-from litselect.callbacks.selection_log import publish
+from litselect.callbacks.selection_log import publish, show
 from litselect.callbacks.selection_session import SelectionSession
 from litselect.scoring import Ledger, RaterArtifact, ScoringPass
 from litselect.scoring.raters import KeptLabels
@@ -241,13 +241,8 @@ class ExampleSelection(CallbackBase):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count, and show."""
-        session = self._session
-        if session is None or not session.batch_done():
-            return
-        if self.prog_bar:
-            pl_module.log("kept", session.kept, prog_bar=True, logger=False)
-        if cast("Any", trainer)._logger_connector.should_update_logs:
-            publish(session, "step")
+        if self._session is not None and self._session.batch_done():
+            show(self._session, self.prog_bar)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the totals be monitored."""
@@ -272,10 +267,7 @@ class ExampleSelection(CallbackBase):
 
     @property
     def ledger(self) -> Ledger | None:
-        """What is remembered of every example, where something is: from the first fit on.
-
-        As of now: entries of later batches are made when it is asked for again.
-        """
+        """What is remembered of every example by now (ask again for later batches), from the first fit on."""
         return None if self.memory is None else self.memory.ledger
 
     # ------------------------------------------------------------------ state

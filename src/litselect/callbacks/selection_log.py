@@ -36,6 +36,14 @@ def logged(session: SelectionSession, row: str) -> dict[str, Tensor]:
     return {PREFIX + name: _number(value) for name, value in values.items()}
 
 
+def show(session: SelectionSession, prog_bar: bool) -> None:
+    """Let the progress bar and other callbacks see the newest batch."""
+    if prog_bar:
+        session.module.log("kept", session.kept, prog_bar=True, logger=False)
+    if cast("Any", session.trainer)._logger_connector.should_update_logs:
+        publish(session, "step")
+
+
 def publish(session: SelectionSession, row: str) -> None:
     """Let other callbacks monitor what is logged, with or without a logger."""
     cast("Any", session.trainer)._logger_connector._callback_metrics.update(logged(session, row))
