@@ -83,6 +83,15 @@ def remembers(callback: SelectiveBackprop) -> bool:
 # ---------------------------------------------------------------------- where losses can be remembered
 
 
+@pytest.mark.parametrize(("epochs", "first"), [(4, "what was never trained"), (3, "an epoch of all rows")])
+def test_the_log_says_how_it_begins(solo: Any, caplog: pytest.LogCaptureFixture, epochs: int, first: str) -> None:
+    with caplog.at_level(logging.INFO, "pytorch_lightning"):
+        fit(solo, epochs=epochs)
+    assert [r.getMessage() for r in caplog.records if "remembered losses" in r.getMessage()] == [
+        f'SelectiveBackprop selects by remembered losses, as scoring="ledger" says: first comes {first}'
+    ]
+
+
 def test_losses_are_remembered(solo: Any, said: list[str]) -> None:
     steps, callback = fit(solo)
     assert steps == ALL + HALF + HALF
@@ -205,7 +214,8 @@ def test_how_long_it_must_be(solo: Any, settings: dict[str, Any], at_once: bool)
 @pytest.mark.parametrize(
     ("budget", "epochs", "at_once"),
     [({"trained": 2 * N}, -1, True), ({"candidates": 4 * N}, -1, True), ({"candidates": 3 * N}, -1, False),
-     ({"trained": 20 * N}, 3, False), ({"trained": 20 * N}, 4, True), ({"seconds": 3600}, 3, False),
+     ({"trained": 3 * N // 2}, -1, False), ({"trained": 20 * N}, 3, False), ({"trained": 20 * N}, 4, True),
+     ({"seconds": 3600}, 3, False),
      ({"seconds": 3600}, 4, True), ({"flops": 1e15}, 3, False)],
 )  # fmt: skip
 def test_how_long_a_budget_must_last(solo: Any, budget: dict[str, Any], epochs: int, at_once: bool) -> None:
@@ -379,6 +389,24 @@ class Negative(Named):
 
 class Unsized(TensorDataset):
     __len__ = property()  # type: ignore[assignment]
+
+
+def test_a_stream_without_end_is_selected_from(solo: Any) -> None:
+    """Of which there may be one epoch alone."""
+    net = solo.make(Classifier)
+    batches = [batch for _ in range(30) for batch in data()]
+    solo.fit(net, SelectiveBackprop(keep=0.5), data=DataLoader(Endless(batches), None), max_epochs=1)
+    assert [len(ids) for ids in net.steps] == [12] * 100 + [6] * 20
+
+
+class Endless(IterableDataset[Any]):
+    """Nobody knows how long it is."""
+
+    def __init__(self, batches: Any) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Any:
+        return iter(self.batches)
 
 
 def two() -> Any:

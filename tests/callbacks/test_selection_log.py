@@ -102,8 +102,17 @@ def test_what_is_logged_can_be_monitored(kit: Any, logs: bool) -> None:
     looking, callback = kit.callback(Looking), ExampleSelection(TopLoss(keep=0.25))
     stopping = kit.pl.callbacks.EarlyStopping("select/trained", patience=1, check_on_train_epoch_end=True)
     settings = {"logger": kit.logger()} if logs else {}
-    trainer = kit.fit(kit.make(Classifier), callback, looking, stopping, data=loader(16, 8), max_epochs=5, **settings)
-    kept = ("select/kept", 0.25)
+    trainer = kit.fit(
+        kit.make(Classifier),
+        callback,
+        looking,
+        stopping,
+        data=loader(16, 8),
+        max_epochs=5,
+        log_every_n_steps=50,
+        **settings,
+    )
+    kept = ("select/kept", 0.25)  # after every batch, whatever log_every_n_steps says
     assert looking.found[:6] == [kept, kept, ("select/trained", 4.0), kept, kept, ("select/trained", 8.0)]
     assert trainer.current_epoch == 2, "what grows is no better"
 

@@ -431,4 +431,8 @@ def the_repr_makes_its_like(case: Case) -> None:
 
 @check()
 def the_answer_is_a_selection(case: Case) -> None:
-    assert isinstance(case.choose(_difficulty(9)), Selection)
+    try:
+        chosen = case.choose(_difficulty(9))
+    except TypeError as error:
+        raise AssertionError(error) from error
+    assert isinstance(chosen, Selection)

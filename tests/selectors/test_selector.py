@@ -168,3 +168,24 @@ def test_a_selection_orders_its_weights_with_its_rows() -> None:
     assert selection.weights is not None
     assert selection.weights.tolist() == pytest.approx([0.0, 0.2, 0.3])
     assert len(selection) == 3
+
+
+def test_an_answer_must_be_a_selection() -> None:
+    class Bare(Selector):
+        def select(self, k: int, *, losses: Tensor) -> Selection:
+            return losses.topk(k).indices  # type: ignore[return-value] - the mistake
+
+    with pytest.raises(TypeError, match=r"Bare\.select must answer with a Selection, but got Tensor.*Selection\.of"):
+        Bare(0.5)(losses=torch.rand(4))
+
+
+def test_scores_are_given_by_name() -> None:
+    with pytest.raises(TypeError, match=r"Placed\.select takes losses by place.*def select\(self, k, \*, losses\)"):
+
+        class Placed(Selector):
+            def select(self, k: int, losses: Tensor) -> Selection: ...
+
+
+def test_keep_must_be_a_number() -> None:
+    with pytest.raises(ValueError, match=r"must be in \(0, 1\], but got '0\.3'"):
+        RandomSubset("0.3")  # type: ignore[arg-type] - as from a command line

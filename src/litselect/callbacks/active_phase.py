@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
+
+_UNKNOWN: Final = 100  # batches of a training whose length nobody knows: its first epoch may be all of it
 
 Bound = float
 """An ``int`` counts epochs, a ``float`` in [0, 1] is a fraction of training."""
@@ -17,7 +19,7 @@ class ActivePhase:
 
     Args:
         warmup: how many epochs at the beginning train on everything; 0.5 is half an epoch. ``"auto"`` is one epoch, or
-            a tenth of the training where that is shorter.
+            a tenth of the training where that is shorter; 100 batches where the length of training is not known.
         warmup_steps: the same in incoming batches; selection begins when both have passed.
         start: from here on, ``int`` epochs or ``float`` fraction of training.
         end: until here, in the same units.
@@ -106,7 +108,7 @@ class ActivePhase:
 
     def _active(self, epochs: float, progress: float | None, batches: int) -> bool:
         if isinstance(self.warmup, str):  # "auto"
-            warming_up = epochs < 1 and (progress is None or progress < 0.1)
+            warming_up = epochs < 1 and (batches < _UNKNOWN if progress is None else progress < 0.1)
         else:
             warming_up = epochs < self.warmup
         if warming_up or batches < self.warmup_steps:

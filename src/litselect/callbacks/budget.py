@@ -108,6 +108,7 @@ class Budget(CallbackBase):
         self.breakdown: dict[str, float] = {"before": float(before)}
         self.spent = float(before)
         self._before, self._forecast, self._began = float(before), 0, 0.0
+        self._plain = 0.0  # epochs that plain training would last, 0 where that can't be known
         self._limit: Any = None
         self._resumed = False
         self._started: float | None = None
@@ -127,7 +128,7 @@ class Budget(CallbackBase):
         Within the budget, as far as it foretells a length, and within the Trainer's own ``max_epochs``.
         """
         own = math.inf if self._limit in (None, -1) else float(self._limit)
-        foretold = float(self._forecast or math.inf)
+        foretold = self._plain or math.inf
         # A budget of costs lasts longer by as much as is trained less.
         return min(keep * own, foretold * (keep if self.unit == "candidates" else 1.0))
 
@@ -143,6 +144,7 @@ class Budget(CallbackBase):
             self._operations = Operations(pl_module)
         self.prices = self._given
         self.spent, self.breakdown, self._forecast, self._resumed = self._before, {"before": self._before}, 0, False
+        self._plain = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on with the length that was foretold."""
@@ -275,7 +277,8 @@ class Budget(CallbackBase):
             return 0
         prices = {} if self.prices is None else self.prices.of_work(Work(load=rows, train=rows))
         epoch = batches * (sum(prices.values()) if self.prices else rows)
-        return math.ceil(self._began + (self.amount - self._before) / epoch) if epoch else 0
+        self._plain = (self.amount - self._before) / epoch if epoch else 0.0
+        return math.ceil(self._began + self._plain) if epoch else 0
 
     def _foretell(self, trainer: Trainer, epochs: int) -> None:
         self._forecast, own = epochs, self._limit

@@ -10,7 +10,7 @@ from litselect.callbacks.check_state import check_state
 
 @dataclass
 class Counters:
-    """Work done since the start of training, on this rank.
+    """Work done since the callback was made, or since the start of the training that it goes on with, on this rank.
 
     Rows are exact. Seconds are measured on the device that does the work.
 
@@ -20,7 +20,7 @@ class Counters:
         reused: those among the scored whose forward was the training step's, too: nothing was computed for scores.
         trained: rows that went through the training step.
         steps: optimizer steps.
-        scoring_seconds: in scoring passes.
+        scoring_seconds: in scoring passes, and in looking up what is remembered.
         selection_seconds: in choosing and taking rows.
         training_seconds: in training steps on the chosen rows, optimizer included.
     """

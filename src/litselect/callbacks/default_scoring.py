@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _FLOOR: Final = 0.1
 _LONG: Final = 2.0  # epochs' worth of training, of which half goes into rows that were never trained
-_ENDS: Final = "selection ends with the first epoch, by which they would be known"
+_ENDS: Final = "selection ends with the first epoch, or with as many rows, by which they would be known"
 
 
 def default_floor(keep: float) -> float:
@@ -118,6 +118,8 @@ class DefaultScoring:
         if self._begins() and self._callback.memory is not None:
             self._callback.memory.at_once = self._worth() >= _LONG
             self._follow()
+            first = "what was never trained" if self._callback.memory.at_once else "an epoch of all rows"
+            self._say('selects by remembered losses, as scoring="ledger" says: first comes %s', first)
 
     def _agree(self, doubt: str) -> None:
         reasons: list[str] = []
@@ -134,13 +136,16 @@ class DefaultScoring:
             callback.memory.doubts.settled = True
             callback.memory.detach()
             callback.memory = None
+        self._say(
+            "scores each batch by a forward pass, as scoring=ScoringPass() says, since losses can't be remembered "
+            "here: %s",
+            reason,
+        )
+
+    def _say(self, what: str, *values: Any) -> None:
         if self._trainer.is_global_zero:
-            logging.getLogger(package_of(self._trainer)).info(
-                "%s scores each batch by a forward pass, as scoring=ScoringPass() says, since losses can't be "
-                "remembered here: %s",
-                type(callback).__name__,
-                reason,
-            )
+            name = type(self._callback).__name__
+            logging.getLogger(package_of(self._trainer)).info(f"%s {what}", name, *values)
 
     # ------------------------------------------------------------------ what stands against it
 

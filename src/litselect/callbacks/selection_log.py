@@ -38,10 +38,13 @@ def logged(session: SelectionSession, row: str) -> dict[str, Tensor]:
 
 def show(session: SelectionSession, prog_bar: bool) -> None:
     """Let the progress bar and other callbacks see the newest batch."""
+    connector: Any = cast("Any", session.trainer)._logger_connector
     if prog_bar:
         session.module.log("kept", session.kept, prog_bar=True, logger=False)
-    if cast("Any", session.trainer)._logger_connector.should_update_logs:
+    if connector.should_update_logs:
         publish(session, "step")
+    else:
+        connector._callback_metrics[f"{PREFIX}kept"] = _number(session.kept)
 
 
 def publish(session: SelectionSession, row: str) -> None:

@@ -11,15 +11,12 @@ import numpy as np
 import torch
 
 from litselect.selectors.broken_rows import SHARES, broken_rows
+from litselect.selectors.selection import Selection
+from litselect.selectors.signature import SCORES, read_signature
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, Shaped
     from torch import Tensor
-
-    from litselect.selectors.selection import Selection
-
-SCORES: Final = ("losses", "logits", "targets", "ids", "ratings", "percentiles", "confidences", "ages")
-"""The tensors that a selector can be given, one row a candidate."""
 
 _FLAT: Final = ("losses", "ids", "ratings", "percentiles", "confidences", "ages")  # one number a candidate
 _SOURCES: Final = {  # where they come from
@@ -32,8 +29,6 @@ _SOURCES: Final = {  # where they come from
     "confidences": "of the last known predictions, which a ledger knows",
     "ages": "of the last known losses, which a ledger knows",
 }
-
-_CONTEXT: Final = frozenset({"candidates", "device", "mean_loss"})
 
 
 class Selector(ABC):
@@ -86,19 +81,12 @@ class Selector(ABC):
         super().__init_subclass__(**kwargs)
         if "select" not in cls.__dict__:
             return
-        parameters = inspect.signature(cls.select).parameters.values()
-        named = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
-        if unknown := sorted(named.keys() - {*SCORES, *_CONTEXT}):
-            raise TypeError(
-                f"{cls.__name__}.select asks for {', '.join(unknown)}, which no one provides. "
-                f"Its keyword-only parameters can be {', '.join(SCORES)}, candidates and device."
-            )
-        cls.takes = None if any(p.kind is p.VAR_KEYWORD for p in parameters) else frozenset(named)
+        cls.takes, needs = read_signature(cls.__name__, cls.select)
         if "needs" not in cls.__dict__:
-            cls.needs = frozenset(name for name, p in named.items() if p.default is p.empty and name in SCORES)
+            cls.needs = needs
 
     def __init__(self, keep: float = 1.0, *, seed: int | None = None, generator: torch.Generator | None = None) -> None:
-        if not 0 < keep <= 1:
+        if not (isinstance(keep, (int, float)) and 0 < keep <= 1):  # pyright: ignore[reportUnnecessaryIsInstance] - users
             raise ValueError(
                 f"`keep` is the fraction of each batch that is trained and must be in (0, 1], but got {keep!r}. "
                 "To train a third of every batch pass keep=1/3."
@@ -187,7 +175,13 @@ class Selector(ABC):
         if mean_loss is not None:
             context["mean_loss"] = mean_loss
         takes = context.keys() if self.takes is None else self.takes & context.keys()
-        return self.select(k, **{name: context[name] for name in takes})
+        chosen: Any = self.select(k, **{name: context[name] for name in takes})
+        if not isinstance(chosen, Selection):
+            raise TypeError(
+                f"{type(self).__name__}.select must answer with a Selection, but got {type(chosen).__name__}. Return "
+                "Selection.of(rows), where rows are the positions of the chosen candidates."
+            )
+        return chosen
 
     def count(self, n: int) -> int:
         """How many of `n` candidates are trained: at least one."""
