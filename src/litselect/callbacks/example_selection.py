@@ -87,7 +87,8 @@ class ExampleSelection(CallbackBase):
         skip_loading: choose rows before they are loaded, so that others are not decoded, not moved and not seen by
             hooks. By default, where scores come from the ledger or a table of ratings, and `ids` is not given.
         warmup: how many epochs at the beginning train on everything; 0.5 is half an epoch, ``"auto"`` one epoch or a
-            tenth of the training, whichever is shorter (100 batches of one whose length nobody knows). By default 0; with ``scoring="ledger"`` both mean 1.
+            tenth of the training, whichever is shorter (100 batches where nobody knows its length). By default 0; with
+            ``scoring="ledger"`` both mean 1.
         warmup_steps: the same in incoming batches.
         start: selection is on from here: a ``float`` is a fraction of training, an ``int`` a number of epochs.
         end: and until here.
