@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler, WeightedRandomSampler
 
 from experiments.data.augment import crop_and_flip, cutout
 from experiments.data.corruption import copies, keep_for_duplication, split, thinned
@@ -92,7 +92,15 @@ class ImageData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of candidates."""
-        return self._loader(self.train, shuffle=True, drop_last=self.source.drop_last, generator=self.order)
+        sampler = self._balanced() if self.source.class_balanced else None
+        drop_last = self.source.drop_last
+        return self._loader(self.train, shuffle=True, sampler=sampler, drop_last=drop_last, generator=self.order)
+
+    def _balanced(self) -> Sampler[int]:
+        """Rows with replacement, those of rare classes the more often."""
+        labels = self.train.labels
+        weights = 1 / torch.bincount(labels).double()[labels]
+        return WeightedRandomSampler(weights.tolist(), len(labels), generator=self.order)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The set of the learning curve."""
@@ -145,6 +153,7 @@ class ImageData(LightningDataModule):
         self,
         images: Images,
         shuffle: bool = False,
+        sampler: Sampler[int] | None = None,
         drop_last: bool = False,
         generator: torch.Generator | None = None,
     ) -> DataLoader[Batch]:
@@ -154,7 +163,8 @@ class ImageData(LightningDataModule):
         return DataLoader(
             Rows(images),
             batch_size=self.source.rows_at_once if shuffle else max(self.source.batch_size, EVALUATION_BATCH),
-            shuffle=shuffle,
+            shuffle=shuffle and sampler is None,
+            sampler=sampler,
             drop_last=drop_last,
             generator=generator,
             collate_fn=unchanged,

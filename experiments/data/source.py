@@ -29,6 +29,8 @@ class Source(ABC):
         imbalance: examples of the rarest class for each of the commonest, above 0 up to 1; the others lie between on
             an exponential curve, as in long-tailed CIFAR. The test set stays as it is.
         only_clean: whether rows that were corrupted are left out: what an oracle would train. Budgets count them.
+        class_balanced: whether rows are drawn with replacement so that each class is as likely; an epoch still yields
+            as many rows as there are. The usual remedy for rare classes, to compare with.
         duplicates: copies of every training example. The size of the set is kept: N / duplicates distinct examples
             are drawn and repeated, each with its label, right or wrong.
         corruption_seed: decides which labels are wrong, which images are spoilt, which examples are kept for
@@ -54,6 +56,7 @@ class Source(ABC):
     train_examples: int | None
     imbalance: float
     only_clean: bool
+    class_balanced: bool
     corruption_seed: int
     val_fraction: float
     heldout_fraction: float

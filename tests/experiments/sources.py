@@ -14,6 +14,7 @@ PLAIN: dict[str, Any] = {
     "train_examples": None,
     "imbalance": 1.0,
     "only_clean": False,
+    "class_balanced": False,
     "corruption_seed": 0,
     "val_fraction": 0.0,
     "heldout_fraction": 0.0,

@@ -71,6 +71,18 @@ def test_an_epoch_holds_every_row_once_with_its_label() -> None:
     assert {len(batch["label"]) for batch in module.batches["training"][:-1]} == {16}
 
 
+def test_classes_can_be_drawn_alike() -> None:
+    plain, even = (
+        ImageData(digits(imbalance=0.02, class_balanced=balanced), seed=0, parts=PARTS) for balanced in (False, True)
+    )
+    counts = {data: torch.bincount(stacked(record(data, epochs=10), "label"), minlength=10) for data in (plain, even)}
+    assert counts[plain].sum() == counts[even].sum() == 10 * len(plain.train)
+    assert counts[plain].min() < 0.05 * counts[plain].max()
+    assert counts[even].min() > 0.8 * counts[even].max()  # some 330 of each, give or take 17
+    index = stacked(record(ImageData(digits(class_balanced=True), seed=0, parts=PARTS)), "index")
+    assert len(index.unique()) < len(index)  # with replacement
+
+
 def test_images_are_normalised_by_training_statistics() -> None:
     images = stacked(record(ImageData(digits(), seed=0, parts=PARTS)), "image")
     assert images.dtype == torch.float32
