@@ -1,12 +1,13 @@
 """The ledger of a training: whose loss is whose, where scores come from, what is loaded."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import (
     BatchSampler,
@@ -566,6 +567,33 @@ def test_weights_do_not_weigh_metrics(solo: Any) -> None:
     solo.fit(solo.make(Measuring), ExampleSelection(InfoBatch(0.9, 0.0)), data=loader(), max_epochs=3)
     assert [metric for metric, *_ in found] == pytest.approx([by_hand for _, by_hand, _ in found])
     assert any(abs(loss - by_hand) > 0.1 for _, by_hand, loss in found)  # there were weights
+
+
+MEANS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sum over len": lambda losses: losses.sum() / len(losses),
+    "first dimension": lambda losses: losses.mean(dim=0),
+    "index": lambda losses: losses[torch.arange(len(losses))].mean(),
+    "logged, too": lambda losses: (torch.exp(losses.mean()), losses.sum() / len(losses))[1],
+}
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_losses_are_remembered_without_their_weights(solo: Any, name: str) -> None:
+    """However the same mean is written, the same losses are known of the same training."""
+
+    class Reducing(Noting):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return self.mean(F.cross_entropy(self.net(batch[0]), batch[1], reduction="none"))
+
+    found = []
+    for mean in (Tensor.mean, MEANS[name]):
+        net, callback = solo.make(Reducing), ExampleSelection(InfoBatch(0.5, 0.0, seed=0))
+        net.mean = mean
+        solo.fit(net, callback, data=loader(), max_epochs=3)
+        assert callback.counters.trained < callback.counters.seen  # some are left out, others have weights
+        found.append(callback.ledger.loss)
+    assert found[0].min() > 0
+    torch.testing.assert_close(found[1], found[0])
 
 
 @pytest.mark.parametrize("settings", [{}, {"precision": "bf16-mixed"}, {"accumulate_grad_batches": 2}])

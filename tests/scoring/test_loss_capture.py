@@ -171,6 +171,19 @@ def sum_in_place() -> Tensor:
     return loss
 
 
+def divided_twice() -> Tensor:
+    loss = F.cross_entropy(X, Y, reduction="sum")
+    torch.exp(loss / N)  # logged, say
+    return (loss + F.mse_loss(Z, W, reduction="sum")) / N
+
+
+def reduced_twice() -> Tensor:
+    losses = F.cross_entropy(X, Y, reduction="none")
+    losses.mean()
+    torch.exp(losses.sum() / N)
+    return (losses * losses.detach()).mean(0) + 0.5 * losses.mean() + losses.sum() / N
+
+
 def square() -> Tensor:
     return F.mse_loss(SIMILARITY, torch.zeros(N, N), reduction="none")
 
@@ -216,6 +229,26 @@ STEPS: dict[str, tuple[Callable[[], Any], Tensor]] = {
     ),
     "own sum over len": (own_sum, CE + MSE),
     "sum in place over n": (sum_in_place, CE),
+    "sum over n twice": (divided_twice, CE + 3 * MSE),
+    "reduced twice": (reduced_twice, CE**2 + 1.5 * CE),
+    "sum times one over n": (lambda: F.cross_entropy(X, Y, reduction="sum") * (1 / N) + F.mse_loss(Z, W), CE + MSE),
+    "mask and count, a number": (
+        lambda: (F.mse_loss(Z, W, reduction="none") * MASK).sum() / MASK.sum().item() + F.cross_entropy(X, Y),
+        (SQUARES * MASK).sum(1) * N / MASK.sum() + CE,
+    ),
+    "half a sum": (lambda: F.cross_entropy(X, Y, reduction="sum") / 2 + F.mse_loss(Z, W), CE / 2 + MSE),
+    "cat of rows": (
+        lambda: torch.cat([F.cross_entropy(X, Y, reduction="none"), F.mse_loss(Z, W, reduction="none").mean(1)]).mean(),
+        (CE + MSE) / 2,
+    ),
+    "stack of rows": (
+        lambda: (
+            torch.stack([F.cross_entropy(X, Y, reduction="none"), F.l1_loss(X[:, 0], X[:, 1], reduction="none")])
+            .mean(1)
+            .sum()
+        ),
+        CE + (X[:, 0] - X[:, 1]).abs(),
+    ),
     "sum": (lambda: F.cross_entropy(X, Y, reduction="sum") + F.mse_loss(Z, W), CE + MSE),
     "class-weighted by hand": (
         lambda: (F.cross_entropy(X, Y, reduction="none") * CLASS_WEIGHT[Y]).sum() / CLASS_WEIGHT[Y].sum(),
@@ -224,6 +257,11 @@ STEPS: dict[str, tuple[Callable[[], Any], Tensor]] = {
     "bfloat16": (lambda: F.cross_entropy(X.bfloat16(), Y), F.cross_entropy(X.bfloat16(), Y, reduction="none")),
     "float64": (lambda: F.cross_entropy(X.double(), Y), CE),
 }
+
+
+def test_two_losses_of_two_rows_are_not_taken_for_rows() -> None:
+    parts = [lambda scale=scale: F.cross_entropy(scale * X[:2], Y[:2], reduction="none") for scale in (1, 3)]
+    close(capture(lambda: torch.stack([part() for part in parts]).mean(), 2), (parts[0]() + parts[1]()) / 2)
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from litselect.scoring import LossWeights
+from litselect.scoring import LossObserver, LossWeights
 from tests.scoring.loss_cases import CASES, CLASS_WEIGHT, Case, N, real, some_ignored, unit, whole
 
 pytestmark = pytest.mark.filterwarnings("ignore:reduction. 'mean' divides the total loss:UserWarning")
@@ -137,6 +137,35 @@ def test_unreduced_losses_are_weighted_where_they_are_reduced(name: str) -> None
     reference = expected(F.cross_entropy(leaf, Y, reduction="none"))
     torch.testing.assert_close(total, reference)
     torch.testing.assert_close(torch.autograd.grad(total, leaf), torch.autograd.grad(reference, leaf))
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_losses_are_overheard_without_their_weights(name: str) -> None:
+    step, _ = STEPS[name]
+    leaf, heard = LOGITS.clone().requires_grad_(), list[Tensor]()
+    weighted = WEIGHTS > 0  # a row that goes nowhere says nothing of its loss
+    for weights in (None, WEIGHTS):
+        observer = LossObserver(N, spare_metrics=True, weights=weights)
+        with LossWeights(torch.ones(N) if weights is None else weights, spare_metrics=True):
+            observer.watch(lambda: step(F.cross_entropy(leaf, Y, reduction="none")))
+        assert observer.scores is not None
+        heard.append(observer.scores.losses[weighted])
+    torch.testing.assert_close(heard[1], heard[0])
+    assert heard[0].min() > 0
+
+
+@pytest.mark.parametrize("metric", [True, False])
+def test_what_is_written_in_place_is_written_once(metric: bool) -> None:
+    leaf, classes = LOGITS.clone().requires_grad_(), Y[:, 0]
+    per_class, whole_batch = torch.zeros(N), torch.zeros(())  # as many classes as rows: no sign that they are rows
+    with LossWeights(WEIGHTS, spare_metrics=True):
+        losses = F.cross_entropy(leaf, Y, reduction="none").mean(1)
+        added = losses.detach() if metric else losses
+        per_class = per_class.index_add_(0, classes, added)
+        whole_batch += added.sum()
+    expected = TOKENS.mean(1) * (1 if metric else WEIGHTS)
+    torch.testing.assert_close(per_class.detach(), torch.zeros(N).index_add_(0, classes, expected))
+    torch.testing.assert_close(whole_batch.detach(), expected.sum())
 
 
 def test_several_losses_and_flattened_tokens() -> None:

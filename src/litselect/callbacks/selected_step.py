@@ -70,7 +70,7 @@ class SelectedStep:
             if self.heard is None and not self._declined(output):
                 memory.loss = "any"  # of this batch nothing is known; from the next one on, all is listened to
             return output
-        observer = LossObserver(chosen.rows, spare_metrics=True)
+        observer = LossObserver(chosen.rows, spare_metrics=True, weights=chosen.extras.get("weights"))
         with observer.before(self._trainer.strategy, "backward"):  # which scales the loss
             output = observer.watch(lambda: training_step(*args))
         if observer.scores is None and not self._declined(output):

@@ -26,6 +26,7 @@ BACKWARD: Final = cast("Any", Tensor).backward
 _DIVISIONS: Final = frozenset(
     {torch.div, torch.true_divide, Tensor.div, Tensor.true_divide, Tensor.div_, Tensor.true_divide_}
 )
+_PRODUCTS: Final = frozenset({torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.mul_, Tensor.multiply_})
 
 
 class CaptureError(RuntimeError):
@@ -45,8 +46,9 @@ class LossCapture(TorchFunctionMode):
 
     An example's part of a mean is the mean over its own elements (pixels, tokens), ignored ones left out: what the
     loss would be for a batch of that example alone. Class weights stay factors. A sum counts as a mean once the step
-    divides it by a multiple of `n` or by a tensor (the number of valid tokens, say): `sum / n + mean` weighs both parts
-    as the step does.
+    divides it by a tensor, or by a whole number that may be one of examples or elements: of at least half of `n` (fewer
+    are left by few masks; smaller ones are factors). `sum / n + mean` then weighs both parts as the step does. Over
+    a count of elements, an example's part is the larger the more of them it has: n of its sum over the count.
 
     Args:
         n: the number of examples in the batch.
@@ -64,7 +66,7 @@ class LossCapture(TorchFunctionMode):
         self._elements: list[Tensor] = []  # leaves that were handed out unreduced
         self._rowful: dict[int, Tensor] = {}  # what became of those, while it still has a row per example
         self._sums: dict[int, Tensor] = {}  # sums over the examples, and what became of those
-        self._handed_out: tuple[Tensor | None, int] = None, 0  # the last mean or sum, as the step got it
+        self._handed_out: tuple[Tensor | None, int] = None, 0  # the last mean or sum of all, as the step got it
         self._blank = False  # whether every loss that is seen is made nothing of
 
     def run(self, step: Callable[[], Any]) -> Float[Tensor, " batch"] | None:
@@ -184,13 +186,19 @@ class LossCapture(TorchFunctionMode):
 
     def _makes_mean(self, func: Any, args: tuple[Any, ...]) -> bool:
         """Whether a sum is divided by the number of examples or of their elements."""
-        return func in _DIVISIONS and id(args[0]) in self._sums and self._counts_examples(args[1])
+        if len(args) < 2 or not any(id(arg) in self._sums for arg in args[:2]):
+            return False
+        if func in _DIVISIONS:
+            return id(args[0]) in self._sums and self._counts_examples(args[1])
+        factor = args[1] if id(args[0]) in self._sums else args[0]
+        return func in _PRODUCTS and isinstance(factor, float) and abs(factor) > 0 and self._counts_examples(1 / factor)
 
     def _counts_examples(self, divisor: Any) -> bool:
         """Whether a sum divided by this is a mean over the examples, or over their elements."""
         if isinstance(divisor, Tensor):
             return not divisor.requires_grad and divisor.numel() == 1
-        return isinstance(divisor, (int, float)) and divisor != 0 and divisor % self.n == 0
+        whole = isinstance(divisor, (int, float)) and abs(divisor - round(divisor)) <= 1e-9 * abs(divisor)
+        return whole and abs(divisor) > 1 and 2 * abs(divisor) >= self.n
 
     def _as_reduced(self, value: Tensor, own: Tensor, *, is_sum: bool) -> Tensor:
         with torch.enable_grad():
@@ -216,12 +224,9 @@ class LossCapture(TorchFunctionMode):
     # ------------------------------------------------------------------ the result
 
     def _attribute(self, total: Tensor) -> Float[Tensor, " batch"]:
-        if len(self._reduced) == 1 and not self._elements and self._is_handed_out(total):
-            return self._reduced[0][1].detach().float()  # the derivative of a loss by itself is 1
-        leaves = [leaf for leaf, _ in self._reduced] + self._elements
-        with torch.enable_grad():
-            found = torch.autograd.grad(total, leaves, torch.ones_like(total), retain_graph=True, allow_unused=True)
-        derivatives = cast("tuple[Tensor | None, ...]", found)
+        if self._is_handed_out(total):
+            return self._reduced[-1][1].detach().float()  # the derivative of a loss by itself is 1
+        derivatives = self._derivatives(total, [leaf for leaf, _ in self._reduced] + self._elements)
         losses = total.new_zeros(self.n, dtype=torch.float32, requires_grad=False)
         split = len(self._reduced)
         for (_, own), coefficient in zip(self._reduced, derivatives[:split], strict=True):
@@ -231,6 +236,11 @@ class LossCapture(TorchFunctionMode):
             if derivative is not None:  # reduced in a way of its own: each element's share of the total
                 losses += self.n * cast("Tensor", rows_of(derivative * elements.detach(), self.n)).sum(1)
         return losses.detach()
+
+    def _derivatives(self, total: Tensor, leaves: list[Tensor]) -> list[Tensor | None]:
+        """Those of `total` by each of `leaves`; None where it does not depend on one."""
+        with torch.enable_grad():
+            return [*torch.autograd.grad(total, leaves, torch.ones_like(total), retain_graph=True, allow_unused=True)]
 
     def _is_handed_out(self, total: Tensor) -> bool:
         """Whether the step's loss is a loss function's result, as it was; that of a sum is one all the same."""

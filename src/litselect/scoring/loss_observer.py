@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from typing import Any, cast
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from litselect.scoring.loss_capture import BACKWARD, LossCapture
 from litselect.scoring.loss_in_graph import is_cross_entropy, keeps_as_they_are
 from litselect.scoring.row_order import MEANS, has_graph, is_total, keeps_rows, tensors_of
 from litselect.scoring.scores import Scores
+
+_TINY: Final = 1e-30
 
 
 class LossObserver(LossCapture):
@@ -28,20 +30,22 @@ class LossObserver(LossCapture):
     Args:
         n: the number of rows that are trained.
         spare_metrics: look at no loss without a graph, where the step is going to go backward.
+        weights: those of a `LossWeights` around it, ``[n]``: losses are told without them.
 
     Attributes:
         scores: of the step's first loss that goes backward.
         plain: whether that is one cross-entropy and nothing else, so that `cross_entropy_in` may do.
     """
 
-    def __init__(self, n: int, *, spare_metrics: bool = False) -> None:
+    def __init__(self, n: int, *, spare_metrics: bool = False, weights: Tensor | None = None) -> None:
         super().__init__(n)
-        self._spares_metrics = spare_metrics
+        self._spares_metrics, self._weights = spare_metrics, weights
         self.scores: Scores | None = None
         self.plain = False
         self._plain: list[bool] = []  # of each mean or sum
         self._ours: dict[int, Tensor] = {}  # losses and what became of them
-        self._leaves: dict[int, set[int]] = {}  # which losses those came from
+        self._sums_in: dict[int, set[int]] = {}  # which means and sums those came from
+        self._made: list[int] = []  # which of them the step made of losses that are noted, too
 
     def watch(self, step: Callable[[], Any]) -> Any:
         """Run `step` as it is; its losses are then in `scores`, if any could be told apart."""
@@ -78,7 +82,8 @@ class LossObserver(LossCapture):
             and total.requires_grad
             and (self._reduced or self._elements)
         ):
-            self.scores = Scores(self._attribute(total), self.logits, self.targets, self.others)
+            with _unheard():
+                self.scores = Scores(self._attribute(total), self.logits, self.targets, self.others)
             self.plain = self._plain == [True] and self._is_handed_out(total)
 
     # ------------------------------------------------------------------ the mode
@@ -113,7 +118,7 @@ class LossObserver(LossCapture):
 
     def _as_reduced(self, value: Tensor, own: Tensor, *, is_sum: bool) -> Tensor:
         result = value.clone()  # the step may change it in place, which must not change the value here
-        self._ours[id(result)], self._leaves[id(result)] = result, {len(self._reduced)}
+        self._ours[id(result)], self._sums_in[id(result)] = result, {len(self._reduced)}
         self._reduced.append((value, own.detach()))
         if is_sum:
             self._sums[id(result)] = result
@@ -122,7 +127,7 @@ class LossObserver(LossCapture):
 
     def _as_elements(self, elements: Tensor) -> Tensor:
         result = elements.clone()
-        self._ours[id(result)], self._leaves[id(result)] = result, {-1 - len(self._elements)}
+        self._ours[id(result)], self._sums_in[id(result)] = result, set()
         self._elements.append(elements)
         self._rowful[id(result)] = result
         return result
@@ -131,40 +136,67 @@ class LossObserver(LossCapture):
         result = func(*args, **kwargs)
         if not isinstance(result, Tensor) or not result.requires_grad:
             return result  # a number, a shape, a comparison: of no consequence for the derivative
+        with _unheard():
+            return self._noted(func, args, kwargs, result)
+
+    def _noted(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> Tensor:
+        """What the step gets of a `result` that came from losses, once it is known what it is of them."""
         tensors = [arg for arg in tensors_of(args, kwargs) if id(arg) in self._ours]
         rowful = any(id(arg) in self._rowful for arg in tensors)
-        leaves = set[int]().union(*(self._leaves[id(arg)] for arg in tensors))
+        sums = set[int]().union(*(self._sums_in[id(arg)] for arg in tensors))
         if rowful and is_total(func, args, kwargs):
             rows = cast("Tensor", rows_of(args[0].detach(), self.n))
             mean = func in MEANS
-            self._drop(leaves)
-            return self._as_reduced(result, rows.mean(1) if mean else rows.sum(1), is_sum=not mean)
-        self._ours[id(result)], self._leaves[id(result)] = result, leaves
+            return self._as_made(result, rows.mean(1) if mean else rows.sum(1), is_sum=not mean)
+        self._ours[id(result)], self._sums_in[id(result)] = result, sums
         if rowful and keeps_rows(func, args, kwargs, result, self.n):
             self._rowful[id(result)] = result
         if all(id(arg) in self._sums for arg in tensors):
             self._sums[id(result)] = result
             if self._makes_mean(func, args):
-                return self._as_reduced(result, self._mean_of_sums(result, leaves), is_sum=False)
+                return self._as_made(result, self._mean_of_sums(result, sums), is_sum=False)
         return result
 
-    def _mean_of_sums(self, mean: Tensor, leaves: set[int]) -> Tensor:
+    def _as_made(self, value: Tensor, own: Tensor, *, is_sum: bool) -> Tensor:
+        """A mean or sum that the step made of losses which are noted already."""
+        self._made.append(len(self._reduced))
+        return self._as_reduced(value, own, is_sum=is_sum)
+
+    def _mean_of_sums(self, mean: Tensor, sums: set[int]) -> Tensor:
         """What each row contributes to sums that were divided by the number of examples."""
-        parts = [self._reduced[leaf] for leaf in sorted(leaves)]
+        parts = [self._reduced[place] for place in sorted(sums)]
         found = torch.autograd.grad(mean, [value for value, _ in parts], retain_graph=True)
-        self._drop(leaves)
         return torch.stack([self.n * factor * own for factor, (_, own) in zip(found, parts, strict=True)]).sum(0)
 
-    def _drop(self, leaves: set[int]) -> None:
-        """Forget losses that are accounted for by what became of them."""
-        for leaf in leaves:
-            if leaf < 0:
-                self._elements[-1 - leaf] = self._nothing(self._elements[-1 - leaf])
-            else:
-                value, own = self._reduced[leaf]
-                self._reduced[leaf] = self._nothing(value), own
+    def _derivatives(self, total: Tensor, leaves: list[Tensor]) -> list[Tensor | None]:
+        """With what the step made of a loss held fixed, where that is noted as a loss of its own.
 
-    @staticmethod
-    def _nothing(value: Tensor) -> Tensor:
-        """A loss on which nothing depends."""
-        return value.detach().requires_grad_()
+        It is on the graph of that loss, so the total depends on the loss through it as well: from the latest back, that
+        share is taken off.
+        """
+        found = super()._derivatives(total, leaves)
+        for place in reversed(self._made):
+            others = [other for other in range(len(leaves)) if other != place and found[other] is not None]
+            if found[place] is None or not others:
+                continue
+            by = [leaves[other] for other in others]
+            shares = torch.autograd.grad(leaves[place], by, found[place], retain_graph=True, allow_unused=True)
+            for other, share in zip(others, cast("tuple[Tensor | None, ...]", shares), strict=True):
+                if share is not None:
+                    found[other] = cast("Tensor", found[other]) - share
+        return found if self._weights is None else [*found[: len(self._reduced)], *self._unweighted(found)]
+
+    def _unweighted(self, found: list[Tensor | None]) -> Iterator[Tensor | None]:
+        """Of unreduced losses: without the weight that each row's derivative has in it."""
+        weights = cast("Tensor", self._weights)
+        for derivative in found[len(self._reduced) :]:
+            if derivative is None:
+                yield None
+            else:
+                rows = cast("Tensor", rows_of(derivative, self.n))
+                yield (rows / weights.to(rows).clamp_min(_TINY)[:, None]).reshape(derivative.shape)
+
+
+def _unheard() -> AbstractContextManager[None]:
+    """Inside, no mode hears what is called: one that weighs the step's losses would weigh what is noted of them."""
+    return cast("Any", torch)._C.DisableTorchFunction()

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from litselect.scoring.loss_call import LOSSES, LossCall
-from litselect.scoring.row_order import has_graph, keeps_rows, tensors_of
+from litselect.scoring.row_order import has_graph, keeps_rows, tensors_of, written_to
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -64,15 +64,22 @@ class LossWeights(TorchFunctionMode):
 
     def _derived(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function on unreduced losses: if its result has no longer a row per example, on weighted ones."""
+        target, k = written_to(func, args), self.weights.numel()
+        if target is not None and id(target) not in self._rowful and not keeps_rows(func, args, kwargs, target, k):
+            return self._on_weighted(func, args, kwargs)  # not first without weights: it would write twice
         result = func(*args, **kwargs)
-        if keeps_rows(func, args, kwargs, result, self.weights.numel()):
-            self._rowful[id(result)] = result
+        if keeps_rows(func, args, kwargs, result, k):
+            if result.requires_grad or not self._spares_metrics:
+                self._rowful[id(result)] = result
             return result
         if isinstance(result, Tensor) and not result.is_floating_point():
             return result  # a mask, a count
         if isinstance(result, (Tensor, tuple)) or func is Tensor.__iter__:
-            return func(*map(self._opened, args), **{name: self._opened(value) for name, value in kwargs.items()})
+            return self._on_weighted(func, args, kwargs)
         return result
+
+    def _on_weighted(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return func(*map(self._opened, args), **{name: self._opened(value) for name, value in kwargs.items()})
 
     def _opened(self, arg: Any) -> Any:
         if type(arg) in (list, tuple):
