@@ -1,6 +1,7 @@
 """Outcomes sorted by budget."""
 
 import math
+import statistics
 from dataclasses import dataclass
 
 from experiments.report.outcome import Outcome
@@ -52,7 +53,7 @@ class Group:
 
     def mean(self, arm: str, key: str) -> float:
         """Mean of a number in the summaries of an arm."""
-        return Spread.of([float(outcome.summary[key]) for outcome in self.arms[arm]]).mean
+        return statistics.fmean(float(outcome.summary[key]) for outcome in self.arms[arm])
 
     def spent(self, arm: str) -> float:
         """What an arm spent, in epochs of uniform training: the budget, but for the last batch of reference time."""

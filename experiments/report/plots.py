@@ -1,6 +1,7 @@
 """Learning curves."""
 
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def _line(panel: Any, outcomes: list[Outcome], column: str, arm: str, look: Look
     """Draws one arm; evaluations of the seeds are matched by their number."""
     floor = 50 / outcomes[0].summary["test_examples"]  # half an example: zero has no place on a log axis
     points = list(zip(*(outcome.curve() for outcome in outcomes), strict=False))
-    x = [Spread.of([row[column] for row in rows]).mean for rows in points]
+    x = [statistics.fmean(row[column] for row in rows) for rows in points]
     errors = [Spread.of([max(100 * (1 - row["accuracy"]), floor) for row in rows]) for rows in points]
     deviation = [0.0 if math.isnan(error.std) else error.std for error in errors]
     panel.plot(

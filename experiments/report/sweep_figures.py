@@ -1,6 +1,7 @@
 """Error against budget, and what the budget went into."""
 
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def _parts(group: Group, arm: str) -> dict[str, float]:
     summaries = [outcome.summary for outcome in group.arms[arm]]
     if group.known("reference_breakdown"):
         found = {key: [summary["reference_breakdown"].get(key, 0.0) for summary in summaries] for key in PARTS}
-        return {PARTS[key]: Spread.of(values).mean for key, values in found.items()}
+        return {PARTS[key]: statistics.fmean(values) for key, values in found.items()}
     if all(key in summary for key in MEASURED for summary in summaries):
         return {name: group.mean(arm, key) for key, name in MEASURED.items()}
     return {PARTS["train"]: group.mean(arm, "seconds")} if arm == BASELINE else {}  # which does nothing else

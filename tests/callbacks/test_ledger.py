@@ -26,6 +26,7 @@ from litselect.selectors import (
     KeepAll,
     LossPercentile,
     RandomSubset,
+    RankSampling,
     Selection,
     Selector,
     Stratified,
@@ -567,6 +568,13 @@ def test_weights_do_not_weigh_metrics(solo: Any) -> None:
     solo.fit(solo.make(Measuring), ExampleSelection(InfoBatch(0.9, 0.0)), data=loader(), max_epochs=3)
     assert [metric for metric, *_ in found] == pytest.approx([by_hand for _, by_hand, _ in found])
     assert any(abs(loss - by_hand) > 0.1 for _, by_hand, loss in found)  # there were weights
+
+
+def test_who_ranks_the_whole_data_set_goes_by_what_is_remembered(solo: Any) -> None:
+    callback = ExampleSelection(RankSampling(0.5, seed=0))
+    solo.fit(solo.make(Noting), callback, data=loader(), max_epochs=3)
+    assert (callback.counters.scored, callback.counters.trained) == (0, 2 * N)
+    assert not ExampleSelection(RankSampling(0.5, within="batch")).plan.free
 
 
 MEANS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -58,6 +58,12 @@ def test_multipliers_are_the_truth_within_the_budgets() -> None:
     assert cells(multipliers(sweep(), found), "twice")[0] == str(found["twice", 3])
 
 
+def test_what_a_small_network_spends_is_not_rounded() -> None:
+    spent = {"unit": "reference", "reference_epoch_seconds": 0.00314, "reference_seconds": 0.0314}
+    (group,) = groups([outcome("uniform", 10, seed, 1.0, **spent) for seed in range(3)])
+    assert group.spent("uniform") == pytest.approx(10)
+
+
 def test_multipliers_count_what_was_spent() -> None:
     """Runs that overshoot their reference time by a tenth are worth a tenth less."""
     spent = [

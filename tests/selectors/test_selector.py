@@ -1,5 +1,6 @@
 """The base class: what it reads off a subclass, and what it says about wrong input."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -189,3 +190,4 @@ def test_scores_are_given_by_name() -> None:
 def test_keep_must_be_a_number() -> None:
     with pytest.raises(ValueError, match=r"must be in \(0, 1\], but got '0\.3'"):
         RandomSubset("0.3")  # type: ignore[arg-type] - as from a command line
+    assert RandomSubset(np.float32(0.5)).keep == 0.5  # type: ignore[arg-type] - as from an array

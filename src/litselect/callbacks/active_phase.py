@@ -99,9 +99,9 @@ class ActivePhase:
     def _at(self, trainer: Trainer, place: int, length: int) -> tuple[float, float | None]:
         epochs = trainer.current_epoch + (place / length if length else 0.0)
         known: list[float] = []
-        if trainer.max_steps > 0:  # as many as batches: how many steps will be made by then is not known
-            batches = trainer.max_steps * trainer.accumulate_grad_batches
-            known.append(min(1.0, (trainer.current_epoch * length + place) / batches))
+        if trainer.max_steps > 0:  # by plain training's steps: how many will be made by then is not known
+            passed = epochs * steps_in(trainer, length) if length else place
+            known.append(min(1.0, passed / trainer.max_steps))
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
             known.append(epochs / trainer.max_epochs)
         return epochs, max(known, default=None)
@@ -134,3 +134,9 @@ class ActivePhase:
         batches = trainer.num_training_batches
         within = 0.0 if batches == math.inf else trainer.fit_loop.epoch_loop.batch_idx / max(1, batches)
         return trainer.current_epoch + max(0.0, within)
+
+
+def steps_in(trainer: Trainer, batches: float) -> float:
+    """How many steps plain training makes of an epoch; under manual optimization, each optimizer makes one a batch."""
+    manual = not trainer.lightning_module.automatic_optimization
+    return batches * max(1, len(trainer.optimizers)) if manual else math.ceil(batches / trainer.accumulate_grad_batches)

@@ -6,7 +6,7 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from litselect.callbacks.active_phase import ActivePhase
+from litselect.callbacks.active_phase import ActivePhase, steps_in
 from litselect.callbacks.auto_scoring import package_of
 from litselect.callbacks.run_state import gather_ranks
 from litselect.callbacks.score_plan import ScorePlan
@@ -38,6 +38,7 @@ def asks_where_from(refill: bool, warmup: Any, settings: dict[str, Any]) -> bool
         or at_once
         or any(settings.get(name) is not None for name in answers)
         or any(settings.get(name) for name in others)
+        or settings.get("nonfinite") == "drop"  # of a row that was never trained it isn't known whether it is to be
     )
 
 
@@ -90,8 +91,8 @@ class DefaultScoring:
             self._callback.memory.doubts.objects = self._object
 
     def resume(self, state: Any) -> None:
-        """A checkpoint says how the training went."""
-        self._goes_on = True
+        """A checkpoint says how the training went: not at all, if it is the one that a finder goes back to."""
+        self._goes_on = self._goes_on or _has_begun(state)
         nothing = isinstance(state, dict) and cast("dict[str, Any]", state).get("memory") is None
         if nothing and self._callback.memory is not None:
             self.give_up("the checkpoint remembers no losses")
@@ -180,7 +181,7 @@ class DefaultScoring:
         if limit != 1.0 if isinstance(limit, float) else limit < batches:
             return f"limit_train_batches={limit} leaves out examples in every epoch"
         if trainer.max_steps > 0:
-            self._most = trainer.max_steps * trainer.accumulate_grad_batches / batches
+            self._most = 0.0 if batches == math.inf else trainer.max_steps / steps_in(trainer, batches)
         return _ENDS if self._epochs() <= 1 else ""
 
     def _epochs(self) -> float:
@@ -213,6 +214,14 @@ class DefaultScoring:
                 "several examples. Pass ids=..., which finds in a batch ids that all ranks share"
             )
         return ""
+
+
+def _has_begun(state: Any) -> bool:
+    """Whether rows had been seen by then. What is no state of ours is refused elsewhere."""
+    try:
+        return any(own["counters"]["seen"] for own in state["ranks"])
+    except (KeyError, TypeError):
+        return True
 
 
 def _or_endless(epochs: int | None) -> float:

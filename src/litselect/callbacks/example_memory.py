@@ -17,6 +17,7 @@ from litselect.callbacks.loader_watch import LoaderWatch
 from litselect.callbacks.merge_ranks import highest, merge_ranks
 from litselect.callbacks.rank_tables import gather_tables, padded, pick_tables
 from litselect.callbacks.score_plan import ScorePlan
+from litselect.callbacks.tapped_sampler import REMEDY as TELL_IDS
 from litselect.callbacks.tapped_sampler import Decide, load_all
 from litselect.scoring import Scores
 from litselect.scoring.ledger import NEVER
@@ -70,7 +71,19 @@ class ExampleMemory(ExampleTables):
 
     def attach(self, trainer: Trainer) -> None:
         """See every training loader before it is iterated, until `detach`."""
-        self._watch = LoaderWatch(trainer, self._meet, self._begin_at)
+        callbacks: Any = trainer
+        self._watch = LoaderWatch(
+            trainer,
+            self._meet,
+            self._begin_at,
+            # A finder's trial trains without callbacks, for so many steps, or in such batches, as it likes.
+            lambda: any(getattr(callback, "memory", None) is self for callback in callbacks.callbacks),
+        )
+
+    def expect(self) -> None:
+        """The fit loop is about to run: it must not go on with a loader of a finder's trial."""
+        if self._watch is not None:
+            self._watch.expect()
 
     def exclude(self, ids: Int[Tensor, " held"]) -> None:
         """Have these left out before batches are loaded, where ids are read off the batch sampler."""
@@ -108,7 +121,12 @@ class ExampleMemory(ExampleTables):
         """The first loader tells the size of the ledger."""
         try:
             size = len(loader.dataset)
-        except (AttributeError, TypeError):
+        except (AttributeError, TypeError, NotImplementedError):
+            if self._find is None:
+                raise ValueError(
+                    "The ids of examples are positions in a data set, but "
+                    f"{type(loader.dataset).__name__} does not tell its length. {TELL_IDS}"
+                ) from None
             size = 1  # grows with the ids that arrive
         self._loader = loader
         if self._sized:
@@ -235,6 +253,7 @@ class ExampleMemory(ExampleTables):
             "alarms": self.alarms.state_dict(),
             "selecting": self._selecting,
             "knows": self.knows,
+            "sized": self._sized,
         }
 
     def own_state(self) -> dict[str, Any]:
@@ -245,7 +264,7 @@ class ExampleMemory(ExampleTables):
         """Continue from what the ranks knew of the data set, once that is met, and from what only this one did."""
         if missing := sorted(self.state_dict(None).keys() - state.keys()):
             raise ValueError(f"What a checkpoint remembers must hold {', '.join(missing)}, but it does not. {REMEDY}")
-        self._loaded = state
+        self._loaded = state if state["sized"] else None  # a finder goes back to before there was any data
         own = check_state("the ledger of a rank", own, self.own_state())
         self.seed, self.doubts.reason = own["seed"], own["doubt"]
         self.loss, self.at_once = own["loss"], own["at_once"]
@@ -260,8 +279,9 @@ class ExampleMemory(ExampleTables):
         self._recollect(together=True)  # which is all there is to know, if the training is over
         if self.ledger.size != size and self._find is None:
             raise ValueError(
-                f"The checkpoint remembers {self.ledger.size} examples, but the training data set has {size}, so ids "
-                "would name others. Resume with the data set of the checkpoint, or load its weights into a new run."
+                f"{self.ledger.size} examples are remembered from a checkpoint, or an earlier fit of this Trainer, but "
+                f"the training data set has {size}, so ids would name others. Go on with the data set of before, or "
+                "load the weights into a new run with a new Trainer."
             )
         self.known.load_state_dict(state["known"])
         self._selecting, self.knows = state["selecting"], state["knows"]

@@ -98,8 +98,9 @@ class ExampleSelection(CallbackBase):
         reuse_forward: score by the training step's own forward, dropout included, and go backward through the chosen
             rows of it, at plain training's memory (`ForwardReuse`); where that can't be done, a warning says why.
             ``"batchnorm"`` also accepts an approximate gradient of batch normalisation.
-        nonfinite: what to do with NaN or inf scores: ``"raise"``, ``"drop"`` (never train such rows, skip a batch with
-            too few others) or ``"train"`` (always). The latter two make the host wait for the device once a batch.
+        nonfinite: what to do with NaN or inf scores: ``"raise"``, ``"drop"`` (train no row that has one, skip a batch
+            with too few others; rows that are not scored are trained: all during a warm-up, and by remembered losses
+            all once) or ``"train"`` (always). The latter two make the host wait for the device once a batch.
         prog_bar: show the kept fraction in the progress bar.
 
     Attributes:
@@ -196,6 +197,8 @@ class ExampleSelection(CallbackBase):
                 settle_progress(trainer, pl_module, self.skipped)
 
         around_fit_loop(trainer, begin, self._close)
+        if self.memory is not None:
+            self.memory.expect()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to select."""

@@ -78,6 +78,8 @@ class SelectiveBackprop(ExampleSelection):
     ) -> None:
         law = LossPercentile(keep, beta=beta, history=history, floor=floor or 0.0, fixed_size=not refill, seed=seed)
         remembers = not asks_where_from(refill, warmup, settings)
+        if settings.get("nonfinite") == "drop" and warmup == "auto":
+            warmup = 0  # in which all rows are trained
         if remembers:
             settings["scoring"] = "ledger"
         if floor is None and not refill and settings.get("scoring") == "ledger":

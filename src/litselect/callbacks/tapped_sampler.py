@@ -81,7 +81,7 @@ class TappedSampler:
             return iter(self.tapped)
         try:
             length = len(self)
-        except TypeError:  # it doesn't tell
+        except (TypeError, NotImplementedError):  # it doesn't tell
             length = 0
         return TappedIterator(iter(self.tapped), length, self._decide, self._admitted, self._doubts)
 
@@ -123,10 +123,11 @@ class TappedIterator:
         return self
 
     def __next__(self) -> Any:
-        sent = next(self._batches)
+        sent: Any = next(self._batches)
+        if isinstance(sent, Iterator):  # which can be read once
+            sent = list(cast("Iterator[Any]", sent))
         try:
-            indices: list[Any] = list(sent)
-            ids = cast("Any", torch).from_numpy(np.fromiter(map(operator.index, indices), np.int64, len(indices)))
+            ids = cast("Any", torch).from_numpy(np.fromiter(map(operator.index, sent), np.int64, len(sent)))
         except (TypeError, OverflowError):
             self._doubts.refuse(
                 ValueError(
@@ -137,13 +138,11 @@ class TappedIterator:
             self._place += 1
             return sent
         if (places := self._admitted(ids)) is not None:
-            indices, ids = _picked(indices, places), ids[places]
+            sent, ids = _picked(sent, places), ids[places]
         delivery = Delivery(ids, self._decide(self._place, self._length, ids))
         self.deliveries[self._place] = delivery
         self._place += 1
-        if delivery.selection is None:
-            return indices
-        return _picked(indices, delivery.selection.indices)
+        return sent if delivery.selection is None else _picked(sent, delivery.selection.indices)
 
     def state_dict(self) -> dict[str, Any]:
         """The place, and the sampler's own state where it has one."""
@@ -160,5 +159,9 @@ class TappedIterator:
             next(self._batches, None)
 
 
-def _picked(values: list[Any], places: Tensor) -> list[Any]:
-    return [values[place] for place in cast("list[int]", cast("Any", places).tolist())]
+def _picked(sent: Any, places: Tensor) -> Any:
+    """Some of what a sampler sent, as it sent it: a list, a tuple, a tensor or an array."""
+    if isinstance(sent, (Tensor, np.ndarray)):
+        return sent[places if isinstance(sent, Tensor) else places.numpy()]
+    picked = [sent[place] for place in cast("list[int]", cast("Any", places).tolist())]
+    return tuple(picked) if isinstance(sent, tuple) else picked

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from litselect.scoring.batch_lender import BatchLender
 from litselect.scoring.compiled_parts import Compiled
 from litselect.scoring.numpy_stream import NumpyStream
 from litselect.scoring.tensor_copies import TensorCopies
@@ -94,6 +95,7 @@ class TraceMemory:
     copies: TensorCopies = field(default_factory=TensorCopies)
     numpy: NumpyStream = field(default_factory=NumpyStream)
     compiled: Compiled = field(default_factory=dict[int, Any])
+    batches: BatchLender = field(default_factory=BatchLender)
 
 
 def modules_of(module: nn.Module) -> list[nn.Module]:

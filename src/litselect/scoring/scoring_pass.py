@@ -138,7 +138,8 @@ class ScoringPass:
             runs, source, gradients = self._proxy_on(module), proxy_source(self.proxy, loss_fn), False
 
         def cheap(rows: Any, size: int) -> Scores | None:
-            return source(cheapened(rows, size, self.resolution, self.memory_format), size)
+            with memory.batches.lent(cheapened(rows, size, self.resolution, self.memory_format), size) as own:
+                return source(own, size)
 
         while True:
             try:

@@ -31,8 +31,9 @@ class Mixture(Wrapper):
 
     .. math:: w_i = \frac{k}{N} \text{ (uniform)}, \qquad w_i = v_i \frac{k (N - m)}{N (k - m)} \text{ (chosen)},
 
-    for m uniform picks and the weights v of the wrapped selector, which keeps the mean loss unbiased. Around a
-    probabilistic selector every row is a uniform pick by itself with probability u times `keep`, and k is free.
+    for m uniform picks and the weights v of the wrapped selector, which keeps the mean loss unbiased where v does
+    (``InfoBatch(normalised=True)``, say). Around a probabilistic selector every row is a uniform pick by itself with
+    probability u times `keep`, and k is free.
 
     Needs: what the wrapped selector needs.  State: its random stream, and the wrapped state.  Cost: O(N log N), no
     host sync of its own around a fixed size.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Set
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
@@ -86,14 +87,14 @@ class Selector(ABC):
             cls.needs = needs
 
     def __init__(self, keep: float = 1.0, *, seed: int | None = None, generator: torch.Generator | None = None) -> None:
-        if not (isinstance(keep, (int, float)) and 0 < keep <= 1):  # pyright: ignore[reportUnnecessaryIsInstance] - users
+        if not (isinstance(keep, Real) and 0 < keep <= 1):  # pyright: ignore[reportUnnecessaryIsInstance] - users
             raise ValueError(
                 f"`keep` is the fraction of each batch that is trained and must be in (0, 1], but got {keep!r}. "
                 "To train a third of every batch pass keep=1/3."
             )
         if seed is not None and generator is not None:
             raise ValueError("Expected `seed` or `generator`, but got both. Seed the generator yourself, or drop it.")
-        self.keep = keep
+        self.keep = float(keep)  # numpy's numbers are real, too
         self.seed = seed
         self.rank = 0  # set before the first draw by whoever knows it, as is the seed that all ranks are to share
         self.default_seed: int | None = None

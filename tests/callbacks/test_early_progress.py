@@ -1,0 +1,93 @@
+"""How far training is, to those who choose rows before they are loaded: whatever makes steps, and however far ahead."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from litselect.callbacks import ExampleSelection, SelectiveBackprop
+from litselect.selectors import InfoBatch, LossPercentile, RandomSubset, Scheduled, Stratified
+from tests.callbacks.kit import CLASSES, WIDTH, Classifier, differences, loader
+
+N, BATCH = 40, 8
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The '\\w+_dataloader' does not have many workers", "ignore:.*max_epochs. was not set"
+)
+
+
+class TwoOptimizers(Classifier):
+    """Under manual optimization each counts its own steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.other = torch.nn.Linear(WIDTH, CLASSES)
+
+    def configure_optimizers(self) -> Any:
+        return [torch.optim.SGD(net.parameters(), lr=0.1) for net in (self.net, self.other)]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y, ids = batch
+        self.note(ids)
+        for optimizer, net in zip(self.optimizers(), (self.net, self.other), strict=True):
+            optimizer.zero_grad()
+            self.manual_backward(F.cross_entropy(net(x), y))
+            optimizer.step()
+
+
+def by_epoch(net: Any) -> list[int]:
+    """Rows that were trained in each epoch."""
+    of_batches = [len(ids) for ids in net.steps]
+    return [sum(of_batches[at : at + N // BATCH]) for at in range(0, len(of_batches), N // BATCH)]
+
+
+LENGTHS = {
+    "a step a batch": (Classifier, {"max_steps": 50}),
+    "two optimizers": (TwoOptimizers, {"max_steps": 100}),
+    "accumulated": (Classifier, {"max_steps": 20, "accumulate_grad_batches": 4}),  # five batches, two steps
+}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_progress_goes_by_the_steps_of_an_epoch(solo: Any, name: str) -> None:
+    module, settings = LENGTHS[name]
+
+    def fitted(callback: Any) -> list[int]:
+        net = solo.make(module)
+        solo.fit(net, callback, data=loader(N, BATCH, shuffle=True), max_epochs=-1, **settings)
+        return by_epoch(net)
+
+    assert fitted(SelectiveBackprop(0.5, end=0.5)) == [N // 2] * 5 + [N] * 5
+    shrinking = fitted(ExampleSelection(Scheduled(RandomSubset(1.0), keep=(1.0, 0.2)), skip_loading=True))
+    assert shrinking == sorted(shrinking, reverse=True)
+    assert (shrinking[0], shrinking[-1]) == (39, 10)
+    assert fitted(ExampleSelection(InfoBatch(seed=0)))[-1] == N  # which ends with all rows
+
+
+def test_an_epoch_of_two_optimizers_steps_is_one_epoch(solo: Any) -> None:
+    """After which nothing remembered could be used: it is scored by passes."""
+    net, callback = solo.make(TwoOptimizers), SelectiveBackprop(0.5)
+    solo.fit(net, callback, data=loader(N, BATCH), max_epochs=-1, max_steps=2 * N // BATCH)
+    assert callback.memory is None
+    assert by_epoch(net)[0] < N
+
+
+AHEAD = {
+    "targets": lambda: ExampleSelection(Stratified(LossPercentile(0.5, seed=0)), scoring="ledger"),
+    "rescored": lambda: SelectiveBackprop(0.5, rescore_every=2, seed=0),
+    "scheduled": lambda: ExampleSelection(Scheduled(RandomSubset(1.0, seed=0), keep=(1.0, 0.2)), skip_loading=True),
+    "remembered": lambda: SelectiveBackprop(0.5, seed=0),
+}
+
+
+@pytest.mark.parametrize("limit", [3, 0.6])
+@pytest.mark.parametrize("name", AHEAD)
+def test_workers_that_are_sent_ahead_of_a_limit_change_nothing(solo: Any, name: str, limit: float) -> None:
+    found = []
+    for workers in (0, 2):
+        net, callback = solo.make(Classifier), AHEAD[name]()
+        data = loader(N, BATCH, num_workers=workers, persistent_workers=workers > 0)
+        solo.fit(net, callback, data=data, max_epochs=5, limit_train_batches=limit)
+        found.append({"steps": list(net.steps), "weights": net.state_dict()})
+    assert differences(*found) == []
