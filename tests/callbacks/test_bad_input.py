@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from litselect.callbacks import ExampleSelection, SelectiveBackprop
+from litselect.callbacks import Budget, BudgetSchedule, ExampleSelection, SelectiveBackprop
 from litselect.scoring import CaptureError, ScoringPass
-from litselect.selectors import KeepAll, RandomSubset, Selection, Selector, TopLoss
+from litselect.selectors import KeepAll, RandomSubset, Scheduled, Selection, Selector, TopLoss
 from tests.callbacks.kit import CLASSES, WIDTH, Classifier, differences, loader_of, rows, weights
 
 
@@ -73,6 +73,29 @@ def test_other_settings() -> None:
         ExampleSelection(KeepAll(), ScoringPass())
     with pytest.raises(ValueError, match="Drop one"):
         SelectiveBackprop(keep=0.5, beta=1)
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "loss_fn": (lambda: SelectiveBackprop(loss_fn=3), "loss_fn to be a function, such as lambda module, batch"),
+    "ids": (lambda: SelectiveBackprop(ids="id"), r"ids to be a function, such as lambda batch: batch\[.*'id'"),
+    "rescore_every": (lambda: SelectiveBackprop(rescore_every=1.5), "numbers of epochs, but got rescore_every=1.5"),
+    "max_age": (lambda: SelectiveBackprop(max_age=0.5), "max_age=0.5. Leave them out"),
+    "warmup_steps": (lambda: SelectiveBackprop(warmup_steps=1.5), "number of batches >= 0, but got 1.5"),
+    "start": (lambda: SelectiveBackprop(start="x"), "`start` to be a fraction.*but got 'x'"),
+    "end": (lambda: SelectiveBackprop(end=0), "must end after it starts, but got start=0.0 and end=0"),
+    "seed": (lambda: SelectiveBackprop(seed=1.5), "`seed` to be a whole number.*but got 1.5"),
+    "history": (lambda: SelectiveBackprop(history=1.5), "at least one loss, but got history=1.5"),
+    "Scheduled": (lambda: Scheduled(TopLoss(), keep=0.3), r"`keep` to be \(start, end\).*but got 0.3"),
+    "Budget": (lambda: Budget(candidates="10"), "one positive amount.*'candidates': '10'"),
+    "BudgetSchedule": (lambda: BudgetSchedule(3), "or a function of the spent share, but got 3"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_settings_of_a_wrong_kind(name: str) -> None:
+    make, message = REFUSED[name]
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
 
 
 # ---------------------------------------------------------------------- combinations

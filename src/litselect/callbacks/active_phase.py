@@ -37,15 +37,17 @@ class ActivePhase:
     ) -> None:
         if warmup != "auto" and (isinstance(warmup, str) or not 0 <= warmup < math.inf):
             raise ValueError(f'Expected warmup to be a number of epochs >= 0 or "auto", but got {warmup!r}.')
-        if warmup_steps < 0:
+        if not isinstance(cast("Any", warmup_steps), int) or warmup_steps < 0:
             raise ValueError(f"Expected warmup_steps to be a number of batches >= 0, but got {warmup_steps!r}.")
         for name, bound in (("start", start), ("end", end)):
-            if not bound >= 0 or (isinstance(bound, float) and bound > 1):
+            if not isinstance(cast("Any", bound), (int, float)) or not 0 <= bound <= (
+                1 if isinstance(bound, float) else math.inf
+            ):
                 raise ValueError(
                     f"Expected `{name}` to be a fraction of training (a float in [0, 1]) or a number of epochs "
                     f"(an int >= 0), but got {bound!r}. For a number of epochs pass an int, such as {name}=2."
                 )
-        if type(start) is type(end) and end <= start:
+        if end == 0 or (type(start) is type(end) and end <= start):
             raise ValueError(f"Selection must end after it starts, but got start={start!r} and end={end!r}.")
         self.warmup = warmup
         self.warmup_steps = warmup_steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -87,7 +88,9 @@ class Budget(CallbackBase):
             "trained": trained,
         }
         given = {unit: amount for unit, amount in amounts.items() if amount is not None}
-        if len(given) != 1 or not all(0 < amount < math.inf for amount in given.values()):
+        if len(given) != 1 or not all(
+            isinstance(cast("Any", amount), Real) and 0 < amount < math.inf for amount in given.values()
+        ):
             raise ValueError(
                 f"Expected one positive amount among {', '.join(amounts)}, but got {given or 'none'}. "
                 "Budget(candidates=500_000) is ten epochs of 50,000 examples."

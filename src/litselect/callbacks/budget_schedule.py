@@ -41,7 +41,7 @@ class BudgetSchedule(CallbackBase):
     def __init__(
         self, shape: Literal["linear", "cosine", "one_cycle", "step", "constant"] | Callable[[float], float] = "linear"
     ) -> None:
-        if isinstance(shape, str) and shape not in SHAPES:
+        if shape not in SHAPES if isinstance(shape, str) else not callable(shape):
             raise ValueError(
                 f"Expected shape to be one of {', '.join(SHAPES)}, or a function of the spent share, but got {shape!r}."
             )

@@ -137,7 +137,7 @@ class ExampleSelection(CallbackBase):
         nonfinite: Policy = "raise",
         prog_bar: bool = False,
     ) -> None:
-        check_settings(selector, nonfinite)
+        check_settings(selector, nonfinite, loss_fn=loss_fn, ids=ids)
         self.selector = selector
         if scoring is None:
             scoring = "ledger" if selector.remembers and rescore_every == 1 and max_age == 0 else ScoringPass()

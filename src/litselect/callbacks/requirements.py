@@ -18,13 +18,24 @@ if TYPE_CHECKING:
     from litselect.callbacks.example_selection import ExampleSelection
 
 
-def check_settings(selector: Any, nonfinite: Any) -> None:
-    """Refuse what is no selector or no policy.
+_FUNCTIONS = {"loss_fn": "lambda module, batch: ...", "ids": 'lambda batch: batch["id"]'}
+
+
+def check_settings(selector: Any, nonfinite: Any, **functions: Any) -> None:
+    """Refuse what is no selector, no policy or no function.
+
+    Args:
+        selector: what is to select.
+        nonfinite: a policy.
+        **functions: of a batch, or None, by name.
 
     Raises:
-        TypeError: in the first case.
-        ValueError: in the second.
+        TypeError: of a selector or a function.
+        ValueError: of a policy.
     """
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"Expected {name} to be a function, such as {_FUNCTIONS[name]}, but got {function!r}.")
     if not isinstance(selector, Selector):
         raise TypeError(
             f"Expected a Selector, such as TopLoss(keep=0.5), but got {selector!r}. "

@@ -43,7 +43,8 @@ class ScorePlan:
     scored_epoch: int | None = None
 
     def __post_init__(self) -> None:
-        if self.rescore_every < 1 or self.max_age < 0:
+        ages: tuple[Any, ...] = (self.rescore_every, self.max_age)
+        if not all(isinstance(age, int) for age in ages) or self.rescore_every < 1 or self.max_age < 0:
             raise ValueError(
                 f"Expected rescore_every >= 1 and max_age >= 0, numbers of epochs, but got rescore_every="
                 f"{self.rescore_every!r} and max_age={self.max_age!r}. Leave them out to score every batch."

@@ -29,7 +29,7 @@ class LossHistory:
     """
 
     def __init__(self, size: int) -> None:
-        if size < 1:
+        if not isinstance(size, int) or size < 1:  # pyright: ignore[reportUnnecessaryIsInstance] - users
             raise ValueError(f"The loss history must hold at least one loss, but got history={size!r}. Use 1024.")
         self._ring = torch.zeros(size)  # not empty: it is saved whole
         self._next = 0

@@ -6,6 +6,7 @@ training: Qin et al., 2024, "InfoBatch", https://arxiv.org/abs/2303.04947
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from litselect.selectors.wrapper import Wrapper
@@ -49,10 +50,11 @@ class Scheduled(Wrapper):
                 f"Scheduled sets the number of rows, but {selector!r} chooses how many. "
                 "Use a selector with a fixed number, such as LossPercentile(fixed_size=True)."
             )
-        self.schedule = keep if callable(keep) else (float(keep[0]), float(keep[1]))
-        if not callable(self.schedule):
-            for fraction in self.schedule:
-                _check(fraction)
+        if not callable(keep) and not (isinstance(keep, Sequence) and len(keep) == 2):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(
+                f"Expected `keep` to be (start, end), such as (1.0, 0.3), or a function, but got {keep!r}."
+            )
+        self.schedule = keep if callable(keep) else (_check(keep[0]), _check(keep[1]))
         self.keep = self._keep_at(self.progress)
 
     def __setattr__(self, name: str, value: Any) -> None:

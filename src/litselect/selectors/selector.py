@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Set
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
@@ -92,6 +92,8 @@ class Selector(ABC):
                 f"`keep` is the fraction of each batch that is trained and must be in (0, 1], but got {keep!r}. "
                 "To train a third of every batch pass keep=1/3."
             )
+        if seed is not None and not isinstance(seed, Integral):  # pyright: ignore[reportUnnecessaryIsInstance] - users
+            raise ValueError(f"Expected `seed` to be a whole number, or None for the run's own, but got {seed!r}.")
         if seed is not None and generator is not None:
             raise ValueError("Expected `seed` or `generator`, but got both. Seed the generator yourself, or drop it.")
         self.keep = float(keep)  # numpy's numbers are real, too
