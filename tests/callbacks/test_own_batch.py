@@ -103,6 +103,24 @@ def test_a_step_that_begins_to_write_is_refused(solo: Any) -> None:
         weights(solo, Late, ExampleSelection(TopLoss(0.5)))
 
 
+@pytest.mark.parametrize("step", [Popping, Rebinding, Keeping])
+def test_a_forward_that_changes_its_containers_is_reused(solo: Any, step: type) -> None:
+    callbacks = [ExampleSelection(TopLoss(0.5), reuse_forward=reuse) for reuse in (True, False)]
+    reused, scored = (weights(solo, step, callback) for callback in callbacks)
+    assert callbacks[0].counters.reused > 0
+    for key in reused:
+        torch.testing.assert_close(reused[key], scored[key])
+
+
+def test_a_forward_that_writes_to_its_batch_is_not_reused(solo: Any) -> None:
+    callback = ExampleSelection(TopLoss(0.5), reuse_forward=True)
+    with pytest.warns(UserWarning, match="writes to its batch in place"):
+        reused = weights(solo, Writing, callback)
+    scored = weights(solo, Writing, ExampleSelection(TopLoss(0.5)))
+    assert callback.counters.reused == 0
+    assert all(torch.equal(reused[key], scored[key]) for key in reused)
+
+
 def test_tensors_are_copied_only_for_steps_that_write() -> None:
     lender, batch = BatchLender(), [torch.zeros(4, 2), torch.arange(4), ["a", "b", "c", "d"]]
     seen = []

@@ -11,7 +11,9 @@ import torch
 
 from litselect.callbacks.quiet import quiet
 from litselect.scoring import ScoringPass
+from litselect.scoring.batch_lender import BatchLender, in_own_containers
 from litselect.scoring.forward_reuse import ForwardReuse, Unsupported
+from litselect.scoring.rows import count_rows
 from litselect.scoring.scores import Scores
 from litselect.scoring.scoring_pass import is_compiled
 
@@ -41,6 +43,7 @@ class ReusedForward:
 
     def __init__(self, callback: ExampleSelection, trainer: Trainer, module: LightningModule, fewest: int) -> None:
         self._callback, self._trainer, self._module, self._fewest = callback, trainer, module, fewest
+        self._batches = BatchLender()
         self._engine = ForwardReuse(
             module,
             batch_norm=callback.reuse_forward == "batchnorm",
@@ -104,9 +107,12 @@ class ReusedForward:
         def in_precision(candidates: Any) -> Any:
             torch.clear_autocast_cache()  # every run is to convert the parameters, as the training step will
             with context():
-                return step(candidates)
+                return step(in_own_containers(candidates, count_rows(candidates, n)))
 
-        scores = self._engine.record(in_precision, batch, n)
+        with self._batches.lent(batch, n) as own:
+            scores = self._engine.record(in_precision, own, n)
+        if self._batches.writes:
+            raise Unsupported("its training_step writes to its batch in place")
         if scores is not None:
             self._engine.prepare(torch.arange(k, device=self._module.device) * n // k)
         return scores

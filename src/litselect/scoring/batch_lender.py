@@ -19,9 +19,13 @@ class BatchLender:
     refused, for what it wrote over is gone. Arrays and Python objects are lent as they are.
 
     Cost: new containers; one copy of the first batch, and of each batch for steps that write.
+
+    Attributes:
+        writes: whether the newest step wrote to tensors.
     """
 
     def __init__(self) -> None:
+        self.writes = False
         self._copies = True
 
     @contextmanager
@@ -32,17 +36,21 @@ class BatchLender:
             RuntimeError: if the step wrote to tensors that it had not written to in the first batch.
         """
         copies = self._copies
-        own = map_columns(batch, n, _copied if copies else _shared)
+        own = map_columns(batch, n, _copied) if copies else in_own_containers(batch, n)
         versions = [(tensor, tensor._version) for tensor in _tensors_of(own, n)]
         yield own
-        writes = any(tensor._version != version for tensor, version in versions)
-        if writes and not copies:
+        self.writes = self._copies = any(tensor._version != version for tensor, version in versions)
+        if self.writes and not copies:
             raise RuntimeError(
                 "A scoring pass leaves the batch as it is, but training_step wrote to a tensor of its batch in place, "
                 "which it had not done in the first batch, so that the rows would be trained as it changed them. Let "
                 "it write to a copy: x = x.clone()."
             )
-        self._copies = writes
+
+
+def in_own_containers(batch: Any, n: int) -> Any:
+    """A `batch` of `n` rows with the same tensors in new dicts and lists."""
+    return map_columns(batch, n, _shared)
 
 
 def _tensors_of(batch: Any, n: int) -> list[Tensor]:
