@@ -179,6 +179,8 @@ CALLBACKS = {
 @pytest.mark.parametrize("name", CALLBACKS)
 def test_after_a_trial_selection_is_what_it_would_be(solo: Any, name: str, kind: str, tmp_path: Any) -> None:
     finders = solo.pl.callbacks
+    if kind == "batch size" and not hasattr(finders, "WeightAveraging"):
+        pytest.skip("before Lightning 2.6 this finder leaves the loops within an epoch")
     finder = {
         "short": lambda: finders.LearningRateFinder(num_training_steps=4, update_attr=False),
         "longer than an epoch": lambda: finders.LearningRateFinder(num_training_steps=12, update_attr=False),
