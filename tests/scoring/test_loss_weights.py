@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -166,6 +167,15 @@ def test_what_is_written_in_place_is_written_once(metric: bool) -> None:
     expected = TOKENS.mean(1) * (1 if metric else WEIGHTS)
     torch.testing.assert_close(per_class.detach(), torch.zeros(N).index_add_(0, classes, expected))
     torch.testing.assert_close(whole_batch.detach(), expected.sum())
+
+
+@pytest.mark.parametrize("index", [slice(None), torch.arange(N).flip(0), ...], ids=["slice", "places", "all"])
+def test_losses_that_are_written_into_another_tensor_keep_their_weights(index: Any) -> None:
+    leaf, kept = LOGITS.clone().requires_grad_(), torch.zeros(N)
+    with LossWeights(WEIGHTS, spare_metrics=True):
+        kept[index] = F.cross_entropy(leaf, Y, reduction="none").mean(1)
+        total = (2 * kept).mean()
+    torch.testing.assert_close(total.detach(), 2 * (TOKENS.mean(1) * WEIGHTS).mean())
 
 
 def test_several_losses_and_flattened_tokens() -> None:

@@ -65,8 +65,10 @@ class LossWeights(TorchFunctionMode):
     def _derived(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function on unreduced losses: if its result has no longer a row per example, on weighted ones."""
         target, k = written_to(func, args), self.weights.numel()
-        if target is not None and id(target) not in self._rowful and not keeps_rows(func, args, kwargs, target, k):
-            return self._on_weighted(func, args, kwargs)  # not first without weights: it would write twice
+        if target is not None and id(target) not in self._rowful:
+            if not keeps_rows(func, args, kwargs, target, k):
+                return self._on_weighted(func, args, kwargs)  # not first without weights: it would write twice
+            self._rowful[id(target)] = target  # from now on
         result = func(*args, **kwargs)
         if keeps_rows(func, args, kwargs, result, k):
             if result.requires_grad or not self._spares_metrics:

@@ -49,7 +49,7 @@ def keeps_rows(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result:
     size = result.shape[0]
     if size == 0 or size % n or func in _REORDER:
         return False
-    if func is Tensor.__getitem__:
+    if func in (Tensor.__getitem__, Tensor.__setitem__):
         index: Any = args[1]
         parts = cast("tuple[Any, ...]", index if isinstance(index, tuple) else (index,))
         return size == args[0].shape[0] and all(part is Ellipsis or isinstance(part, (slice, int)) for part in parts)
