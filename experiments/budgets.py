@@ -46,12 +46,12 @@ def make_budget(
         prices = {"train": [(1, operations.training)]}
         if not config.free:
             prices |= {"score": [(1, operations.score)], "proxy": [(1, operations.proxy)]}
-        amount = operations.training * epochs * rows
-        _require_left(amount, before.flops, "flops", epochs)
-        return Budget(flops=amount, prices=prices, before=before.flops)
+        amount, spent = operations.training * epochs * rows, 0.0 if config.free else before.flops
+        _require_left(amount, spent, "flops", epochs)
+        return Budget(flops=amount, prices=prices, before=spent)
     if config.unit == "reference" and calibration is not None:
         amount = epochs * calibration.uniform(rows, data.source.batch_size)
-        spent = calibration.rows(before.tally, data.source.batch_size)
+        spent = 0.0 if config.free else calibration.rows(before.tally, data.source.batch_size)
         _require_left(amount, spent, "reference_seconds", epochs)
         return Budget(reference_seconds=amount, prices=calibration.prices(meter.selection, config.free), before=spent)
     raise UsageError(f"unit must be one of {', '.join(UNITS)}, received {config.unit}; set unit=candidates")

@@ -223,3 +223,10 @@ def test_free_scores_leave_more_to_train() -> None:
     assert free.tally.scored > charged.tally.scored
     assert free.tally.trained > 1.1 * charged.tally.trained
     assert budget.breakdown.keys() == {"before", "load", "train"}
+
+
+@pytest.mark.parametrize("unit", ["flops", "reference"])
+def test_what_is_made_before_is_free_as_well(unit: str) -> None:
+    meter, budget, _, _ = train(unit, None, before=60 * ROWS, free=True)
+    assert meter.tally.trained == pytest.approx(2 * ROWS, abs=32)
+    assert budget.breakdown["before"] == 0
