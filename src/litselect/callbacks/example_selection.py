@@ -149,10 +149,9 @@ class ExampleSelection(CallbackBase):
         self.when_unprofitable: WhenUnprofitable = when_unprofitable
         self.auto = AutoScoring(when_unprofitable) if scoring == "auto" else None
         self.proxy: ProxyTraining | None = None
-        self.ids, self.skip_loading = ids, skip_loading
+        self.ids, self.loss_fn, self.skip_loading, self.refill = ids, loss_fn, skip_loading, refill
         self.memory: ExampleMemory | None = None
         self.learning_rate = RaisedLearningRate()
-        self.loss_fn, self.refill = loss_fn, refill
         if self.plan.free and warmup in (None, "auto"):
             warmup = 1  # there is nothing to select by before
         self.phase = ActivePhase(warmup or 0, warmup_steps, start, end)
@@ -160,11 +159,9 @@ class ExampleSelection(CallbackBase):
         self.nonfinite: Policy = nonfinite
         self.prog_bar = prog_bar
         self.kept_labels = KeptLabels()  # of a selection by ratings
-        self.counters = Counters()
-        self.queue = RefillQueue()
-        self.training_batch_size = 0
+        self.counters, self.queue = Counters(), RefillQueue()
+        self.training_batch_size = self.checks = 0
         self.skipped = self.verified = False  # whether the newest batch made no step; losses belong to their rows
-        self.checks = 0
         self._rank, self._world_size, self._resumed = 0, 1, False
         self._loaded: dict[str, Any] | None = None  # what a checkpoint says of the run, until training starts
         self._device: torch.device | None = None  # of the module, from the first fit on
