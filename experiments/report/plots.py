@@ -9,7 +9,7 @@ from experiments.report.document import Figure
 from experiments.report.group import Group
 from experiments.report.outcome import Outcome
 from experiments.report.statistics import Spread
-from experiments.report.style import COLOURS, Look, canvas, crowded, label_log, looks, save
+from experiments.report.style import COLOURS, Look, canvas, crowded, label_log, legend_below, looks, save
 
 __all__ = ["COLOURS", "learning_curves"]
 
@@ -30,7 +30,7 @@ def learning_curves(group: Group, file: Path) -> Figure:
     measured_on = next(iter(group.arms.values()))[0].summary["learning_curve_on"]
     panels[0].set_ylabel(f"error on the {measured_on}, % (log scale)")
     if many:
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        legend_below(figure, panels[0])
     else:
         panels[-1].legend(frameon=False)
     figure.suptitle(group.title)

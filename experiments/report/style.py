@@ -77,6 +77,17 @@ def small_multiples(count: int, columns: int = 4, height: float = 2.3, **shared:
     return figure, list(panels.flat[:count])
 
 
+def legend_below(figure: Any, panel: Any) -> Any:
+    """A legend of a panel's lines under all panels, in as many columns as there is room for, four at the most."""
+    for columns in (4, 3, 2, 1):
+        place = {"loc": "outside lower center", "ncols": columns, "frameon": False}
+        legend = figure.legend(*panel.get_legend_handles_labels(), **place)
+        if legend.get_window_extent().width <= figure.bbox.width or columns == 1:
+            return legend
+        legend.remove()
+    return None
+
+
 def save(figure: Any, file: Path, caption: str) -> Figure:
     """Writes a PNG file."""
     from matplotlib import pyplot

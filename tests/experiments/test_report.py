@@ -12,6 +12,7 @@ from experiments.report.html import to_html
 from experiments.report.markdown import to_markdown
 from experiments.report.outcome import Outcome
 from experiments.report.statistics import Spread, paired
+from experiments.report.style import canvas, legend_below
 
 
 def outcome(arm: str, seed: int, accuracy: float, flops: int = 100) -> Outcome:
@@ -84,3 +85,18 @@ def test_pages_escape_what_they_show() -> None:
     assert "A &lt; B" in page
     text = to_markdown(document, Path())
     assert "| a | b |\n| --- | ---: |\n| <i> | 1 |" in text
+
+
+@pytest.mark.parametrize("length", [5, 30, 80])
+def test_a_legend_fits_below_its_figure(length: int) -> None:
+    figure, ((panel,),) = canvas(1, 1, (9, 6.5))
+    for number in range(20):
+        panel.plot([0, 1], label=f"{number} {'x' * length}")
+    legend = legend_below(figure, panel)
+    figure.canvas.draw()
+    extent = legend.get_window_extent()
+    assert extent.x0 >= 0
+    assert extent.x1 <= figure.bbox.width
+    assert len(legend.get_texts()) == 20
+    assert [legend] == figure.legends
+    assert legend._ncols in {5: (4,), 30: (2, 3), 80: (1,)}[length]
