@@ -79,13 +79,20 @@ def small_multiples(count: int, columns: int = 4, height: float = 2.3, **shared:
 
 def legend_below(figure: Any, panel: Any) -> Any:
     """A legend of a panel's lines under all panels, in as many columns as there is room for, four at the most."""
+    legend = None
     for columns in (4, 3, 2, 1):
+        if legend is not None:
+            legend.remove()
         place = {"loc": "outside lower center", "ncols": columns, "frameon": False}
         legend = figure.legend(*panel.get_legend_handles_labels(), **place)
-        if legend.get_window_extent().width <= figure.bbox.width or columns == 1:
-            return legend
-        legend.remove()
-    return None
+        if legend.get_window_extent().width <= figure.bbox.width:
+            break
+    return legend
+
+
+def legend_of(figure: Any, panel: Any, many: bool) -> Any:
+    """A legend of a panel's lines: beside it, or below where they are many."""
+    return legend_below(figure, panel) if many else figure.legend(loc="outside right upper", frameon=False)
 
 
 def save(figure: Any, file: Path, caption: str) -> Figure:

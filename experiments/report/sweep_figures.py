@@ -16,7 +16,7 @@ from experiments.report.style import (
     crowded,
     label_budgets,
     label_log,
-    legend_below,
+    legend_of,
     looks,
     save,
     small_multiples,
@@ -47,7 +47,7 @@ def pareto(sweep: Sweep, file: Path) -> list[Figure]:
     _axes(panel, sweep)
     panel.set_xlabel("budget, epochs of uniform training")
     panel.set_ylabel("final test error, % (log scale)")
-    legend_below(figure, panel) if many else figure.legend(loc="outside right upper", frameon=False)
+    legend_of(figure, panel, many)
     bands = f"bands show the {CONFIDENCE:.0%} confidence interval of the mean"
     found = [save(figure, file, f"{sweep.title}: final test error against budget, mean over seeds; {bands}.")]
     others = [arm for arm in sweep.arms if arm != BASELINE]

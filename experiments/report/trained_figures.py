@@ -9,7 +9,7 @@ from experiments.callbacks.trained_rows import QUANTILES
 from experiments.report.document import Figure
 from experiments.report.group import Group
 from experiments.report.outcome import Outcome
-from experiments.report.style import COLOURS, INK, canvas, crowded, legend_below, looks, save, small_multiples
+from experiments.report.style import COLOURS, INK, canvas, crowded, legend_of, looks, save, small_multiples
 
 Array = Any
 FEW_EPOCHS = 12  # whose ends are marked
@@ -62,7 +62,7 @@ def _kept(group: Group, arms: dict[str, dict[str, Array]], file: Path) -> Figure
             panel.plot(_progress(found), found["trained"] / found["seen"], label=arm, **style)
     panel.set(xlabel="share of the run", ylabel="kept fraction", ylim=(0, 1.05), xlim=(0, 1.02))
     panel.grid(alpha=0.25)
-    legend_below(figure, panel) if many else figure.legend(loc="outside right upper", frameon=False)
+    legend_of(figure, panel, many)
     return save(figure, file, f"{group.title}: trained rows over candidates, by epoch, mean over seeds.")
 
 

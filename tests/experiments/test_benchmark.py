@@ -43,7 +43,9 @@ def test_scenarios(scenario: str) -> None:
         selection = build(request.config, "selection")
         assert (selection is None) == (request.choices["selection"] == "uniform")
         if request.config.data.candidates is not None:
-            trained = request.config.keep * request.config.data.candidates
+            law = getattr(selection, "selector", selection)
+            keep = request.config.keep if "scheduled" in cell.arm else law.keep  # which begins with all rows
+            trained = keep * request.config.data.candidates
             assert trained == pytest.approx(request.config.data.batch_size, abs=0.5)  # full batches, as uniform's
 
 

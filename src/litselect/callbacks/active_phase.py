@@ -40,9 +40,8 @@ class ActivePhase:
         if not isinstance(cast("Any", warmup_steps), int) or warmup_steps < 0:
             raise ValueError(f"Expected warmup_steps to be a number of batches >= 0, but got {warmup_steps!r}.")
         for name, bound in (("start", start), ("end", end)):
-            if not isinstance(cast("Any", bound), (int, float)) or not 0 <= bound <= (
-                1 if isinstance(bound, float) else math.inf
-            ):
+            number = isinstance(cast("Any", bound), (int, float))
+            if not number or not bound >= 0 or (isinstance(bound, float) and bound > 1):
                 raise ValueError(
                     f"Expected `{name}` to be a fraction of training (a float in [0, 1]) or a number of epochs "
                     f"(an int >= 0), but got {bound!r}. For a number of epochs pass an int, such as {name}=2."
@@ -95,8 +94,13 @@ class ActivePhase:
 
     @staticmethod
     def epoch_length(trainer: Trainer) -> int:
-        """How many batches an epoch has; 0 where that is not known."""
-        return 0 if trainer.num_training_batches == math.inf else int(trainer.num_training_batches)
+        """How many batches an epoch has; 0 where that is not known.
+
+        Of one loader its limit says so, which is set before it is first iterated; the Trainer's own number comes after.
+        """
+        limits: list[float] = getattr(cast("Any", trainer.fit_loop)._combined_loader, "limits", None) or []
+        batches = limits[0] if len(limits) == 1 else trainer.num_training_batches
+        return 0 if batches == math.inf else int(batches)
 
     def _at(self, trainer: Trainer, place: int, length: int) -> tuple[float, float | None]:
         epochs = trainer.current_epoch + (place / length if length else 0.0)

@@ -10,6 +10,7 @@ from litselect.callbacks.active_phase import ActivePhase, steps_in
 from litselect.callbacks.auto_scoring import package_of
 from litselect.callbacks.run_state import gather_ranks
 from litselect.callbacks.score_plan import ScorePlan
+from litselect.callbacks.told_length import told_length
 from litselect.scoring.scoring_pass import is_compiled
 
 if TYPE_CHECKING:
@@ -173,10 +174,8 @@ class DefaultScoring:
 
     def _about_length(self, loader: Any) -> str:
         trainer = self._trainer
-        try:
-            batches = float(len(loader))
-        except (TypeError, NotImplementedError):  # a stream, whose length nobody knows
-            batches = math.inf
+        told = told_length(loader)
+        batches = math.inf if told is None else float(told)  # of a stream nobody knows
         limit = trainer.limit_train_batches
         if limit != 1.0 if isinstance(limit, float) else limit < batches:
             return f"limit_train_batches={limit} leaves out examples in every epoch"

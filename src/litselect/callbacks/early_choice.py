@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -44,7 +43,7 @@ class EarlyChoice:
             ids: of the candidates, ``[N]`` int64 on the CPU.
         """
         callback, trainer = self._callback, self._trainer
-        length = _epoch_length(trainer) or length
+        length = callback.phase.epoch_length(trainer) or length
         if 0 < length <= place:  # of those that workers are sent for in advance, though no one will ask for them
             return None
         memory, selector, epoch = callback.memory, callback.selector, trainer.current_epoch
@@ -90,9 +89,3 @@ class EarlyChoice:
         if weights is not None:
             weights = torch.cat([weights, weights.new_ones(len(more))])
         return Selection.of(torch.cat([chosen, more]), weights)
-
-
-def _epoch_length(trainer: Trainer) -> int:
-    """How many batches an epoch has, 0 where that isn't known: limits are, before a loader is first iterated."""
-    limits: list[Any] = getattr(cast("Any", trainer.fit_loop)._combined_loader, "limits", None) or [math.inf]
-    return 0 if limits[0] == math.inf else int(limits[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from litselect.callbacks.rank_tables import gather_tables, padded, pick_tables
 from litselect.callbacks.score_plan import ScorePlan
 from litselect.callbacks.tapped_sampler import REMEDY as TELL_IDS
 from litselect.callbacks.tapped_sampler import Decide, load_all
+from litselect.callbacks.told_length import told_length
 from litselect.scoring import Scores
 from litselect.scoring.ledger import NEVER
 
@@ -71,13 +72,12 @@ class ExampleMemory(ExampleTables):
 
     def attach(self, trainer: Trainer) -> None:
         """See every training loader before it is iterated, until `detach`."""
-        callbacks: Any = trainer
         self._watch = LoaderWatch(
             trainer,
             self._meet,
             self._begin_at,
             # A finder's trial trains without callbacks, for so many steps, or in such batches, as it likes.
-            lambda: any(getattr(callback, "memory", None) is self for callback in callbacks.callbacks),
+            lambda: any(getattr(callback, "memory", None) is self for callback in cast("Any", trainer).callbacks),
         )
 
     def expect(self) -> None:
@@ -119,15 +119,13 @@ class ExampleMemory(ExampleTables):
 
     def _measure(self, loader: Any) -> None:
         """The first loader tells the size of the ledger."""
-        try:
-            size = len(loader.dataset)
-        except (AttributeError, TypeError, NotImplementedError):
-            if self._find is None:
-                raise ValueError(
-                    "The ids of examples are positions in a data set, but "
-                    f"{type(loader.dataset).__name__} does not tell its length. {TELL_IDS}"
-                ) from None
-            size = 1  # grows with the ids that arrive
+        size = told_length(getattr(loader, "dataset", None))
+        if size is None and self._find is None:
+            raise ValueError(
+                "The ids of examples are positions in a data set, but "
+                f"{type(loader.dataset).__name__} does not tell its length. {TELL_IDS}"
+            )
+        size = 1 if size is None else size  # grows with the ids that arrive
         self._loader = loader
         if self._sized:
             self._grow(size)  # a data set may grow between epochs

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from litselect.callbacks.told_length import told_length
+
 if TYPE_CHECKING:
     from jaxtyping import Int
 
@@ -79,10 +81,7 @@ class TappedSampler:
     def __iter__(self) -> Iterator[Any]:
         if self._doubts.settled:
             return iter(self.tapped)
-        try:
-            length = len(self)
-        except (TypeError, NotImplementedError):  # it doesn't tell
-            length = 0
+        length = told_length(self) or 0
         return TappedIterator(iter(self.tapped), length, self._decide, self._admitted, self._doubts)
 
     def __len__(self) -> int:

@@ -50,11 +50,9 @@ class Scheduled(Wrapper):
                 f"Scheduled sets the number of rows, but {selector!r} chooses how many. "
                 "Use a selector with a fixed number, such as LossPercentile(fixed_size=True)."
             )
-        if not callable(keep) and not (isinstance(keep, Sequence) and len(keep) == 2):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(
-                f"Expected `keep` to be (start, end), such as (1.0, 0.3), or a function, but got {keep!r}."
-            )
-        self.schedule = keep if callable(keep) else (_check(keep[0]), _check(keep[1]))
+        if not callable(keep) and not (isinstance(keep, Sequence) and len(keep) == 2):  # pyright: ignore[reportUnnecessaryIsInstance] - users
+            raise ValueError(f"Expected `keep` to be (start, end), such as (1, 0.3), or a function, but got {keep!r}.")
+        self.schedule = keep if callable(keep) else (_check(float(keep[0])), _check(float(keep[1])))
         self.keep = self._keep_at(self.progress)
 
     def __setattr__(self, name: str, value: Any) -> None:
