@@ -94,6 +94,7 @@ SENT = {
     "tuple": (tuple, tuple),
     "list": (list, list),
     "iterator": (iter, None),
+    "keys": (lambda ids: dict.fromkeys(ids).keys(), list),
 }
 
 

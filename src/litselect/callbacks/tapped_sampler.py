@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -123,9 +123,9 @@ class TappedIterator:
 
     def __next__(self) -> Any:
         sent: Any = next(self._batches)
-        if isinstance(sent, Iterator):  # which can be read once
-            sent = list(cast("Iterator[Any]", sent))
         try:
+            if not isinstance(sent, (Sequence, Tensor, np.ndarray)):  # it may be read once, or not by place
+                sent = list(sent)
             ids = cast("Any", torch).from_numpy(np.fromiter(map(operator.index, sent), np.int64, len(sent)))
         except (TypeError, OverflowError):
             self._doubts.refuse(
