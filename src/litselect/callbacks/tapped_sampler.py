@@ -124,7 +124,7 @@ class TappedIterator:
     def __next__(self) -> Any:
         sent: Any = next(self._batches)
         try:
-            if not isinstance(sent, (Sequence, Tensor, np.ndarray)):  # it may be read once, or not by place
+            if not _has_places(sent):
                 sent = list(sent)
             ids = cast("Any", torch).from_numpy(np.fromiter(map(operator.index, sent), np.int64, len(sent)))
         except (TypeError, OverflowError):
@@ -156,6 +156,11 @@ class TappedIterator:
             return
         for _ in range(self._place):
             next(self._batches, None)
+
+
+def _has_places(sent: Any) -> bool:
+    """Whether what a sampler sent can be read by place: an iterator is read once, a set in its order."""
+    return isinstance(sent, (Sequence, Tensor, np.ndarray))
 
 
 def _picked(sent: Any, places: Tensor) -> Any:
