@@ -12,7 +12,16 @@ ALL = "all"
 BASELINE = "uniform"
 CONTROL = "random_subset"  # trains as many rows as a selecting arm, chosen by chance
 FIXED = ("selection", "seed", "unit", "out", "trainer.max_epochs")  # set by the cell
-SIZES = ("data.batch_size", "data.train_examples", "data.drop_last", "data.val_fraction", "trainer.limit_train_batches")
+SIZES = (
+    "data",
+    "data.batch_size",
+    "data.train_examples",
+    "data.drop_last",
+    "data.val_fraction",
+    "data.heldout_fraction",
+    "data.imbalance",
+    "trainer.limit_train_batches",
+)
 """What an epoch of plain training is, which budgets are multiples of: the same for all arms."""
 TRAIN_EVERYTHING = (BASELINE, "keep_all")  # for these, a candidate seen is an example trained
 
@@ -75,7 +84,13 @@ def _arms(received: object, options: list[str]) -> dict[str, str]:
     """
     given = list(received) if isinstance(received, ListConfig) else [received]
     pairs = [pair for one in given for pair in (one.items() if isinstance(one, DictConfig) else [(one, one)])]
-    arms = {" ".join(str(arm).split()): " ".join(str(label).split()) for label, arm in pairs if str(arm).split()}
+    named = [(" ".join(str(arm).split()), " ".join(str(label).split())) for label, arm in pairs if str(arm).split()]
+    arms = dict(named)
+    if twice := next((arm for arm, label in named if arms[arm] != label), None):
+        raise UsageError(
+            f"an arm has one name, received several for {twice}; leave one out, or give it settings of its own: "
+            "selections=[uniform,{half: 'top_loss keep=0.5'}]"
+        )
     _names("selections", ListConfig([option_of(arm) for arm in arms]), options, f"{ALL}, ")
     if len(set(arms.values())) < len(arms) or arms.get(BASELINE, BASELINE) != BASELINE:
         raise UsageError(

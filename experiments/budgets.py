@@ -36,6 +36,7 @@ def make_budget(
     Raises:
         UsageError: for an unknown unit, or one that was spent before training began.
     """
+    refuse_free_rows(config)
     rows, epochs, before = rows_of_epoch(config, data.nominal_rows), config.trainer.max_epochs, meter.before
     if config.unit == "candidates":
         return Budget(candidates=epochs * (rows - _held_out(meter.selection, rows)))
@@ -57,6 +58,15 @@ def make_budget(
     raise UsageError(f"unit must be one of {', '.join(UNITS)}, received {config.unit}; set unit=candidates")
 
 
+def refuse_free_rows(config: DictConfig) -> None:
+    """Raise where scores would be free of charge in a unit that charges rows, and no scores."""
+    if config.free and config.unit in ("candidates", "trained"):
+        raise UsageError(
+            f"free=true spares what scores and selection cost, which unit={config.unit} does not count, received "
+            "both; set units=[reference] or units=[flops], or leave free=true out"
+        )
+
+
 def _require_left(amount: float, spent: float, key: str, epochs: int) -> None:
     if spent >= amount:
         raise UsageError(
@@ -67,19 +77,33 @@ def _require_left(amount: float, spent: float, key: str, epochs: int) -> None:
 
 
 def longest(config: DictConfig) -> int:
-    """The Trainer's own limit of epochs, beside a budget: none, unless that is of whole epochs of candidates."""
-    return config.trainer.max_epochs if config.unit == "candidates" and not config.data.only_clean else -1
+    """The Trainer's own limit of epochs, beside a budget: none, unless that is of whole epochs of candidates.
+
+    Batches of more candidates than plain training's may leave out more at the end of an epoch: it takes more of them.
+    """
+    data = config.data
+    alike = data.candidates in (None, data.batch_size) and not data.only_clean
+    return config.trainer.max_epochs if config.unit == "candidates" and alike else -1
 
 
-def calibrated(config: DictConfig, data: ImageData, selections: list[Any], file: Path) -> Calibration | None:
-    """The calibration in `file`, completed for these selections and a plain scoring pass; None if no unit needs it."""
+def calibrated(
+    config: DictConfig, data: ImageData, selections: list[Any], file: Path, code: str | None = None
+) -> Calibration | None:
+    """The calibration in `file`, completed for these selections and a plain scoring pass; None if no unit needs it.
+
+    One of other images, other versions or other `code` (a digest; None if any will do) says nothing: all of it is
+    measured anew, and what ran at its prices no longer counts as finished.
+    """
     if config.unit != "reference":
         return None
     calibration = Calibration.read(file)
+    if not calibration.holds_for(data, code):
+        calibration = Calibration()
     scorings = [ScoringPass(), *(selection.scoring for selection in selections if hasattr(selection, "scoring"))]
     with isolate_rng():
         added = calibrate(calibration, config, data, scorings)
     if added:
+        calibration.settings.setdefault("code", code)
         calibration.write(file)
     return calibration
 

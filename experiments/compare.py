@@ -15,9 +15,9 @@ from rich.console import Console
 
 from experiments import launch
 from experiments.arms import plan, to_run
-from experiments.budgets import calibrated
+from experiments.budgets import calibrated, refuse_free_rows
 from experiments.build import build
-from experiments.cell import OF_COMPARISON
+from experiments.cell import OF_COMPARISON, code_digest
 from experiments.cli import command, require_complete
 from experiments.data import ImageData
 from experiments.errors import UsageError
@@ -46,8 +46,9 @@ def main(config: DictConfig) -> None:
     requests = {cell: to_run(cell).request([*common, *settings[cell.arm]], out / "cells") for cell in cells}
     for request in requests.values():
         build(request.config, "selection")  # a bad setting must not wait for its turn
+        refuse_free_rows(request.config)
     console = Console(highlight=False)
-    _calibrate(requests.values(), console)
+    _calibrate(requests.values(), None if config.reuse == "config" else code_digest(), console)
     runner = Runner(requests, config.reuse == "config", console)
     try:
         runner.run()
@@ -57,7 +58,7 @@ def main(config: DictConfig) -> None:
             write_report(outcomes, planned=len(cells), folder=out, command=line, console=console)
 
 
-def _calibrate(requests: Iterable[Request], console: Console) -> None:
+def _calibrate(requests: Iterable[Request], code: str | None, console: Console) -> None:
     """Measures what budgets in reference time charge, before any run disturbs it."""
     groups: dict[tuple[Path, int | None], list[DictConfig]] = {}
     for request in requests:
@@ -74,7 +75,7 @@ def _calibrate(requests: Iterable[Request], console: Console) -> None:
         for place, selection in enumerate(selections):
             if isinstance(selection, ProxyScored):
                 selections[place], _ = selection.ready(configs[0], data, parts, file.parent)
-        calibrated(configs[0], data, selections, file)
+        calibrated(configs[0], data, selections, file, code)
 
 
 if __name__ == "__main__":

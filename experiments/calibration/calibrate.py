@@ -1,5 +1,6 @@
 """Measures the pieces of a training, in turns."""
 
+import math
 from collections.abc import Callable
 from statistics import median
 
@@ -7,7 +8,7 @@ from omegaconf import DictConfig
 from sklearn.isotonic import isotonic_regression
 
 from experiments import environment
-from experiments.calibration.calibration import Calibration, scoring_pieces
+from experiments.calibration.calibration import Calibration, Points, scoring_pieces
 from experiments.calibration.workbench import Workbench
 from experiments.data import ImageData
 from litselect.scoring import ScoringPass
@@ -49,13 +50,23 @@ def calibrate(calibration: Calibration, config: DictConfig, data: ImageData, sco
     if not known:
         calibration.machine, calibration.settings = environment.describe(), bench.settings
     whole = known.get("train", {}).get(data.source.batch_size, step)
+    added: dict[str, Points] = {}
     for (name, size), ratio in ratios.items():
-        known.setdefault(name, {})[size] = ratio * whole
-    for name in {name for name, _ in ratios}:
-        rows, costs = zip(*sorted(known[name].items()), strict=True)
-        rising = isotonic_regression(costs)  # more rows never cost less
-        known[name] = {size: float(cost) for size, cost in zip(rows, rising, strict=True)}
+        added.setdefault(name, {})[size] = ratio * whole
+    for name, points in added.items():
+        known[name] = _fitted_in(points, known.get(name, {}))
     return True
+
+
+def _fitted_in(added: Points, known: Points) -> Points:
+    """All points, of which more rows never cost less. What is known stays: runs have ended at those prices."""
+    rows, costs = zip(*sorted(added.items()), strict=True)
+    points = dict(known)
+    for size, cost in zip(rows, isotonic_regression(costs), strict=True):
+        least = max((price for other, price in known.items() if other < size), default=0.0)
+        most = min((price for other, price in known.items() if other > size), default=math.inf)
+        points[size] = min(max(float(cost), least), most)
+    return dict(sorted(points.items()))
 
 
 def _in_turns(

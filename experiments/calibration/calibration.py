@@ -3,10 +3,12 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from experiments.callbacks.tally import Tally
+from experiments.data import ImageData
 from experiments.files import write_json
 from litselect.callbacks import Price, Prices
 from litselect.scoring import ScoringPass
@@ -39,6 +41,16 @@ class Calibration:
         found = json.loads(file.read_text(encoding="utf-8"))
         pieces = {name: {int(rows): cost for rows, cost in points.items()} for name, points in found["pieces"].items()}
         return cls(pieces, found["settings"], found["machine"], found["identity"])
+
+    def holds_for(self, data: ImageData, code: str | None) -> bool:
+        """Whether it was measured on such images with these versions, and with this code (None: with any)."""
+        made_with = self.settings.get("code")
+        return not self.pieces or (
+            self.settings["image"] == list(data.train.pixels.shape[1:])
+            and self.settings.get("classes") == data.train.classes
+            and self.machine["torch"] == version("torch")
+            and (code is None or made_with == code)
+        )
 
     def write(self, file: Path) -> None:
         """Writes it, whole or not at all."""

@@ -68,6 +68,7 @@ class Workbench:
             "precision": precision,
             "channels_last": config.channels_last,
             "image": list(data.train.pixels.shape[1:]),
+            "classes": data.train.classes,
         }
 
     @contextlib.contextmanager

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.report.bootstrap import Array, Bootstrap
+from experiments.report.bootstrap import Array, Bootstrap, half_width
 from experiments.report.error_curve import ErrorCurve
 
 FEWEST_BUDGETS = 5
@@ -48,7 +48,11 @@ _bootstrap = functools.cache(Bootstrap)  # whose draws are always the same
 
 
 def multiplier(budgets: Array, uniform: Array, budget: float, errors: Array) -> Multiplier:
-    """Reads it off the fitted curve; the interval is a bootstrap over seeds, of the curve and the arm together.
+    """Reads it off the fitted curve.
+
+    The interval is the wider, at either end, of two: a bootstrap over seeds, of the curve and the arm together; and
+    what the curve says at the ends of the paired difference's own interval. Where all of a few seeds fall beyond the
+    curve, no resample falls within, and a bootstrap would be sure of what three seeds do by chance.
 
     Args:
         budgets: `[K]` of uniform training, ascending, at least `FEWEST_BUDGETS`.
@@ -65,4 +69,8 @@ def multiplier(budgets: Array, uniform: Array, budget: float, errors: Array) -> 
         resampled = _bootstrap(len(errors))
         found = ErrorCurve(budgets, resampled.means(uniform)).budget_for(resampled.means(errors[:, None])[0])
         low, high = resampled.interval(value, found / budget, least, most)
+        beside = uniform[:, np.abs(np.log(budgets / budget)).argmin()]
+        margin = half_width(errors - beside)
+        worse, better = curve.budget_for(errors.mean() + np.array([margin, -margin])) / budget
+        low, high = min(low, float(worse)), max(high, float(better))
     return Multiplier(value, low, high, least, most, len(errors))

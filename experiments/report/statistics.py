@@ -64,7 +64,7 @@ class Spread:
 def paired(values: dict[int, float], baseline: dict[int, float]) -> Spread | None:
     """The spread of the differences to the baseline, seed by seed.
 
-    A seed decides initial weights, order and augmentation in every arm, so differences vary less than the values.
+    A seed decides initial weights and order in every arm, so differences vary less than the values.
 
     Args:
         values: by seed.

@@ -35,9 +35,9 @@ def multipliers(sweep: Sweep, found: dict[tuple[str, int], Multiplier]) -> Secti
     text = (
         f"How many times its budget {BASELINE} training would need for the same error, read off a monotone curve "
         f"through its {len(sweep.of(BASELINE))} budgets, each a fully decayed run. In brackets the {CONFIDENCE:.0%} "
-        "interval, a bootstrap over seeds of the curve and the arm together. Beyond the measured budgets nothing is "
-        f"extrapolated: > and < are bounds, and a multiplier of m at budget b shows only where {BASELINE} has been "
-        f"trained for m times b. {_seeds(sweep)}"
+        "interval, of a bootstrap over seeds and of the paired difference, whichever is wider. Beyond the measured "
+        "budgets nothing is extrapolated: > and < are bounds, and a multiplier of m at budget b shows only where "
+        f"{BASELINE} has been trained for m times b. {_seeds(sweep)}"
     )
     others = [arm for arm in sweep.arms if arm != BASELINE]
 

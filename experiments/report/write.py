@@ -61,7 +61,7 @@ def _document(outcomes: list[Outcome], planned: int, folder: Path, command: str)
         sections.append(_group_section(group, folder / "plots"))
         claims += sweep_content.claims(group, multipliers.get(group.unit, {}))
     records.write(folder / "claims.csv", claims)
-    facts = {**first["environment"], "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")}
+    facts = {**environments(outcomes), "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")}
     facts["learning curves on"] = first["learning_curve_on"]
     settings = (
         "train_examples",
@@ -121,6 +121,12 @@ def _state(done: int, planned: int) -> str:
     return f"This report is not complete: {done} of {planned} cells are done. " if done < planned else ""
 
 
+def environments(outcomes: list[Outcome]) -> dict[str, str]:
+    """Hardware and versions; all of them, where cells ran in several."""
+    described = [outcome.summary["environment"] for outcome in outcomes]
+    return {name: "; ".join(dict.fromkeys(str(facts.get(name)) for facts in described)) for name in described[0]}
+
+
 def _csv(outcomes: list[Outcome], folder: Path) -> str:
     """One row for each cell: its place in the plan, every plain value of its summary, and its folder."""
     rows = [_csv_row(outcome, folder) for outcome in outcomes]
@@ -135,4 +141,5 @@ def _csv(outcomes: list[Outcome], folder: Path) -> str:
 def _csv_row(outcome: Outcome, folder: Path) -> dict[str, Any]:
     plain = {key: value for key, value in outcome.summary.items() if not isinstance(value, dict | list)}
     place = {"arm": outcome.arm, "budget_unit": outcome.unit, "budget_epochs": outcome.epochs}
-    return {**place, **plain, "folder": outcome.folder.relative_to(folder).as_posix()}
+    ran = {name: outcome.summary["environment"].get(name, "") for name in ("commit", "hardware")}
+    return {**place, **plain, **ran, "folder": outcome.folder.relative_to(folder).as_posix()}

@@ -1,6 +1,7 @@
 """scoring="auto": which pass, and whether selection pays. Clocks are replaced, so that tests know what was measured."""
 
 import logging
+import warnings
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from torch.nn import functional as F
 from litselect.callbacks import ExampleSelection, SelectiveBackprop, auto_scoring
 from litselect.callbacks.auto_scoring import AutoScoring
 from litselect.callbacks.fidelity import Fidelity
-from litselect.scoring import ScoringPass
-from litselect.selectors import RandomSubset, RatedSubset, TopLoss
+from litselect.scoring import ScoringPass, capture_check
+from litselect.selectors import RandomSubset, RatedSubset, TopLoss, Uncertainty
 from tests.callbacks.kit import Classifier, loader_of
 
 N, K = 12, 4
@@ -143,6 +144,55 @@ def test_all_passes_are_counted(solo: Any, monkeypatch: pytest.MonkeyPatch) -> N
     Clock(monkeypatch, PASSES, plain=10, selected=5)
     _, callback = fit(solo, 6)
     assert callback.counters.scored == N * (2 * 6 + 2)
+
+
+@pytest.mark.usefixtures("short")
+def test_passes_that_were_refused_are_not_counted(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch, {"full": 3.0, "bf16": 3.5}, plain=10, selected=5)
+    callback = ExampleSelection(TopLoss(0.5), scoring="auto")
+    solo.fit(solo.make(Classifier), callback, max_epochs=1)  # 4 batches of 8, of which the first two are looked at
+    assert callback.counters.scored == 8 * 2 * 2
+
+
+@pytest.mark.usefixtures("short")
+def test_whole_steps_are_timed(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where three batches make one, any three in a row hold one step of the optimizer; the first is not counted."""
+    monkeypatch.setattr(auto_scoring, "_LENGTHS", {"options": 1, "plain": 3, "selected": 3, "decided": 9})
+    for settings in ({"accumulate_grad_batches": 3}, {}):
+        callback, module = ExampleSelection(TopLoss(1 / 3), scoring="auto"), solo.make(Images)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            solo.fit(module, callback, data=images(9), max_epochs=1, **settings)
+        assert module.sizes == ([K, N, N, N, N, K, K, K, K] if settings else [K, N, N, N, K, K, K, K, K])
+
+
+def test_memory_that_ends_in_a_check_of_what_is_captured(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check goes on in chunks as well: those of the pass before it, which had to be halved."""
+    sizes: list[int] = []
+    whole = capture_check.CaptureCheck.whole
+    monkeypatch.setattr(
+        capture_check.CaptureCheck,
+        "whole",
+        lambda self, step, size, trace: (sizes.append(size), whole(self, step, size, trace))[1],
+    )
+
+    class Small(Images):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            if len(batch[0]) > N // 2 and not torch.is_grad_enabled():
+                raise torch.OutOfMemoryError("full")
+            return super().training_step(batch, batch_idx)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        callback = ExampleSelection(TopLoss(1 / 3), scoring="auto")
+        solo.fit(solo.make(Small), callback, data=images(3), max_epochs=1)
+    assert sizes
+    assert max(sizes) <= N // 2
+
+
+def test_a_selector_that_looks_at_no_losses_is_refused(solo: Any) -> None:
+    with pytest.raises(ValueError, match=r"passes are compared by losses, which Uncertainty\(.*does not look at"):
+        fit(solo, 2, ExampleSelection(Uncertainty(keep=0.5), scoring="auto"))
 
 
 def test_state(solo: Any) -> None:

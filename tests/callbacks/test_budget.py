@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from litselect.callbacks import Budget, BudgetSchedule, ExampleSelection, Price, Prices, SelectiveBackprop
@@ -147,7 +148,8 @@ def test_a_price_is_read_off_straight_lines() -> None:
     assert [price.of(rows) for rows in (0, 4, 6, 8, 12, 16, 24)] == pytest.approx([0, 1, 1.5, 2, 2.5, 3, 4])
     assert price.of(2) == pytest.approx(0.5)
     assert Price(((10, 5.0),)).of(3) == pytest.approx(1.5)
-    assert Price(((4, 0.1), (8, 2.0))).of(1) == 0  # never negative
+    assert Price(((4, 0.1), (8, 2.0))).of(1) == pytest.approx(0.025)  # never nothing, or less
+    assert Price(((4, 2.0), (8, 0.1))).of(99) == 0
 
 
 @pytest.mark.parametrize(
@@ -402,6 +404,160 @@ def test_counting_operations_leaves_no_trace(solo: Kit) -> None:
         assert len(module.steps) == 10 + (budget.prices is not None and "score" in budget.prices.kinds)
         weights.append({name: value.clone() for name, value in module.state_dict().items()})
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("how", ["pops", "writes"])
+@pytest.mark.parametrize("unit", ["flops", "candidates"])
+@pytest.mark.parametrize("selects", [False, True])
+def test_a_step_that_changes_its_batch(solo: Kit, how: str, unit: str, selects: bool) -> None:
+    class Changes(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            x, y, ids = batch
+            self.note(ids)
+            seen.append(x.mean().item())
+            if how == "pops":
+                batch.clear()
+            else:
+                x.sub_(100)
+            return torch.nn.functional.cross_entropy(self.net(x), y)
+
+    seen: list[float] = []
+    budget = Budget(**{unit: 8 * 60 * 7 if unit == "flops" else 56})  # type: ignore[arg-type]
+    fit(solo, budget, *([ExampleSelection(TopLoss(keep=1.0))] if selects else []), module=solo.make(Changes))
+    assert budget.progress == 1
+    assert max(map(abs, seen)) < 2
+
+
+def test_operations_are_counted_of_a_batch_that_all_hooks_have_seen(solo: Kit) -> None:
+    class Prepares(Classifier):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> Any:
+            self.temperature = 2.0
+            if batch_idx == 1:
+                batch[0].resize_(0)  # of no use
+                return -1  # the rest of the epoch is left out
+            return None
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            x, y, ids = batch
+            return super().training_step((x / self.temperature, y, ids), batch_idx)
+
+    module = solo.make(Prepares)
+    budget = Budget(flops=8 * 60 * 3)
+    trainer = solo.fit(module, budget, data=data(), max_epochs=-1)
+    assert trainer.global_step == 3
+
+
+def test_operations_are_counted_on_as_many_rows_as_are_trained(solo: Kit) -> None:
+    """There may be no memory to train all candidates."""
+
+    class Small(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            if torch.is_grad_enabled() and len(batch[0]) > 4:
+                raise torch.OutOfMemoryError("full")
+            return super().training_step(batch, batch_idx)
+
+    _, trainer = fit(solo, Budget(flops=8 * 60 * 7), halves(), module=solo.make(Small))
+    assert trainer.global_step == 14
+
+
+def test_operations_change_with_what_is_trained(solo: Kit) -> None:
+    class Two(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Linear(4, 3))
+            self.net[0].requires_grad_(False)
+
+        def on_train_epoch_start(self) -> None:
+            self.net.requires_grad_(self.current_epoch > 0)
+            self.net[1].requires_grad_(True)
+
+        def on_train_epoch_end(self) -> None:
+            spent.append(budget.spent)
+
+    spent: list[float] = []
+    budget = Budget(flops=1e6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit(solo, budget, module=solo.make(Two), max_epochs=2)
+    first, second = 2 * (20 + 12) + 2 * 12, 2 * (20 + 12) + 2 * (12 + 12 + 20)
+    assert spent == [ROWS * first, ROWS * (first + second)]
+
+
+def test_checkpoints_that_autograd_can_not_look_through_are_said_to_be(solo: Kit) -> None:
+    class Saves(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            x, y, ids = batch
+            self.note(ids)
+            outputs = checkpoint(self.net, x.requires_grad_(), use_reentrant=True)
+            return torch.nn.functional.cross_entropy(outputs, y)
+
+    with pytest.raises(ValueError, match=r"checkpoints activations with use_reentrant=True.*prices="):
+        fit(solo, Budget(flops=100), module=solo.make(Saves))
+
+
+@pytest.mark.filterwarnings("ignore:Training ended with")
+def test_time_needs_no_rows(solo: Kit) -> None:
+    """Of which nobody knows how many this batch has."""
+
+    class Graph(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return self.net(batch["nodes"]).sum() + batch["edges"].sum()
+
+    batches = [{"nodes": torch.randn(7, 5), "edges": torch.zeros(2, 19)} for _ in range(4)]
+    trainer = solo.fit(solo.make(Graph), Budget(seconds=3600), BudgetSchedule(), data=loader_of(batches), max_epochs=1)
+    assert trainer.global_step == 4
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_finder_is_no_resumed_training(solo: Kit) -> None:
+    class Length:
+        def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
+            if trainer.max_steps == -1:  # not of the finder's trial
+                found.append(trainer.max_epochs)
+
+    found: list[int] = []
+    finder = solo.pl.callbacks.LearningRateFinder(num_training_steps=3, update_attr=False)
+    trainer = solo.trainer(finder, Budget(candidates=2 * ROWS), solo.callback(Length), max_epochs=-1)
+    trainer.fit(solo.make(Classifier), data())
+    assert found == [2, 2]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_epoch_that_costs_nothing_foretells_nothing(solo: Kit) -> None:
+    class Dear:
+        def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
+            if trainer.current_epoch == 1:
+                budget.prices = Prices.of({"train": [[8, 1.0]]})
+
+    budget = Budget(reference_seconds=20.0, prices={"train": [[8, 10.0]]})
+    free = solo.callback(Dear)
+    began = budget.on_train_start
+
+    def free_at_first(trainer: Any, module: Any) -> None:
+        began(trainer, module)
+        budget.prices = None
+
+    budget.on_train_start = free_at_first  # type: ignore[method-assign]
+    _, trainer = fit(solo, budget, free)
+    assert trainer.current_epoch == 5
+
+
+def test_a_group_that_is_added_later_decays_from_there(solo: Kit) -> None:
+    class Unfreezes(Classifier):
+        def on_train_epoch_start(self) -> None:
+            if self.current_epoch == 2:
+                (optimizer,) = self.trainer.optimizers
+                more = torch.nn.Parameter(torch.zeros(1))
+                optimizer.add_param_group({"params": [more], "lr": optimizer.param_groups[0]["lr"]})
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            rates.append([group["lr"] for group in self.trainer.optimizers[0].param_groups])
+
+    rates: list[list[float]] = []
+    fit(solo, Budget(candidates=4 * ROWS), BudgetSchedule("linear"), module=solo.make(Unfreezes))
+    added = [row for row in rates if len(row) == 2]
+    assert len(added) == 10
+    assert all(row[1] == pytest.approx(row[0]) for row in added)
 
 
 # ---------------------------------------------------------------------- resume and ranks

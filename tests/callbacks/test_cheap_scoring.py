@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from litselect.callbacks import ExampleSelection, SelectiveBackprop
+from litselect.callbacks import ExampleSelection, SelectiveBackprop, proxy_training
 from litselect.callbacks.proxy_training import ProxyTraining
 from litselect.scoring import ScoringPass
 from litselect.selectors import KeepAll, TopLoss
@@ -146,6 +146,92 @@ def test_a_proxy_with_batch_norm_and_one_row(solo: Any) -> None:
     solo.fit(module, ExampleSelection(TopLoss(0.5), scoring=scoring), data=loader(13, BATCH), max_epochs=1)
     assert [len(step) for step in module.steps] == [6, 1]
     assert len(proxy.batches) == 1
+
+
+class Takes(Classifier):
+    """Takes the parts out of its batch, or writes to them."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y, _ = batch
+        if self.how == "pops":
+            batch.clear()
+        else:
+            x.sub_(100)
+        return F.cross_entropy(self.net(x), y)
+
+
+@pytest.mark.parametrize("how", ["pops", "writes"])
+def test_a_proxy_is_trained_on_what_the_step_had_not_changed_yet(solo: Any, how: str) -> None:
+    seen: list[float] = []
+
+    class Sees(Proxy):
+        def example_losses(self, batch: Any) -> torch.Tensor:
+            seen.append(batch[0].mean().item())
+            return super().example_losses(batch)
+
+    proxy = Sees()
+    scoring = ScoringPass(proxy=proxy, proxy_optimizer=torch.optim.SGD(proxy.parameters(), 0.1))
+    solo.fit(solo.make(Takes, how), ExampleSelection(TopLoss(0.5), scoring=scoring), data=loader(N, BATCH))
+    assert len(seen) == 2 * N // BATCH
+    assert max(map(abs, seen)) < 2
+
+
+def test_a_step_is_trained_on_what_its_proxy_changes(solo: Any) -> None:
+    """A proxy may take its batch apart, too."""
+
+    class Greedy(Proxy):
+        def example_losses(self, batch: Any) -> torch.Tensor:
+            losses = super().example_losses(batch)
+            batch.clear()
+            return losses
+
+    proxy = Greedy()
+    scoring = ScoringPass(proxy=proxy, proxy_optimizer=torch.optim.SGD(proxy.parameters(), 0.1))
+    module = solo.make(Classifier)
+    solo.fit(module, ExampleSelection(TopLoss(0.5), scoring=scoring), data=loader(N, BATCH))
+    assert [len(step) for step in module.steps] == [BATCH // 2] * 4
+
+
+@pytest.mark.parametrize("came", ["training", "evaluating", "partly frozen"])
+def test_a_proxy_keeps_its_modes(solo: Any, came: str) -> None:
+    proxy = Proxy()
+    norm = nn.BatchNorm1d(WIDTH)
+    proxy.net.insert(0, norm)
+    if came != "training":
+        (proxy if came == "evaluating" else norm).eval()
+    modes = [part.training for part in proxy.modules()]
+    scoring = ScoringPass(proxy=proxy, proxy_optimizer=torch.optim.SGD(proxy.parameters(), 0.1))
+    solo.fit(solo.make(Classifier), ExampleSelection(TopLoss(0.5), scoring=scoring), data=loader(N, BATCH))
+    assert [part.training for part in proxy.modules()] == modes
+    assert (norm.num_batches_tracked == 4) == (came != "partly frozen")
+
+
+def test_gradients_of_a_part_that_is_not_trained_do_not_pile_up(solo: Any) -> None:
+    proxy = Proxy()
+    proxy.net.insert(0, nn.Linear(WIDTH, WIDTH))
+    scoring = ScoringPass(proxy=proxy, proxy_optimizer=torch.optim.SGD(proxy.net[-1].parameters(), 0.1))
+    solo.fit(solo.make(Classifier), ExampleSelection(TopLoss(0.5), scoring=scoring), data=loader(N, BATCH))
+    assert all(parameter.grad is None for parameter in proxy.parameters())
+
+
+@pytest.mark.parametrize("here", [1, 4])
+def test_ranks_train_a_proxy_with_batch_norm_together_or_not_at_all(monkeypatch: pytest.MonkeyPatch, here: int) -> None:
+    """Or one that skips would leave the others waiting for its gradients."""
+    proxy = Proxy()
+    proxy.net.insert(0, nn.BatchNorm1d(WIDTH))
+    scoring = ScoringPass(proxy=proxy, proxy_optimizer=torch.optim.SGD(proxy.parameters(), 0.1))
+    training = ProxyTraining(scoring, None)
+    training.place(torch.device("cpu"))
+    asked: list[bool] = []
+    monkeypatch.setattr(proxy_training, "world_size", lambda: 2)
+    monkeypatch.setattr(proxy_training, "all_ready", lambda ready, _: bool(asked.append(ready)))  # another has one row
+    training.step(list(rows(here)), here)
+    assert asked == [here > 1]
+    assert not proxy.batches
 
 
 def test_a_proxy_of_another_shape_can_not_go_on(solo: Any) -> None:

@@ -210,6 +210,18 @@ def test_how_long_it_must_be(solo: Any, settings: dict[str, Any], at_once: bool)
     assert remembers(callback)
 
 
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_steps_of_several_batches_last_longer(solo: Any, scheduled: bool) -> None:
+    """Of 4 steps, 4 batches each, there are 4 epochs, whoever sets how many make one."""
+    schedule = solo.pl.callbacks.GradientAccumulationScheduler({0: 4})
+    callback, module = SelectiveBackprop(keep=0.5, seed=0), solo.make(Classifier)
+    settings = {} if scheduled else {"accumulate_grad_batches": 4}
+    others = [schedule] if scheduled else []
+    solo.fit(module, callback, *others, data=data(), max_steps=4, max_epochs=-1, **settings)
+    assert remembers(callback)
+    assert len(module.steps[0]) == BATCH // 2
+
+
 @pytest.mark.filterwarnings("ignore:Training ended with")
 @pytest.mark.parametrize(
     ("budget", "epochs", "at_once"),
@@ -222,7 +234,8 @@ def test_how_long_a_budget_must_last(solo: Any, budget: dict[str, Any], epochs: 
     """Of rows that are trained, as many as of a training of so many epochs; and the Trainer's own limit holds."""
     net, callback = solo.make(Classifier), SelectiveBackprop(keep=0.5, seed=0)
     solo.fit(net, callback, Budget(**budget), data=data(), max_epochs=epochs)
-    assert (len(net.steps[0]) == 6) == at_once
+    counting = "flops" in budget  # which runs a step of its own first
+    assert (len(net.steps[counting]) == 6) == at_once
     assert remembers(callback)
 
 

@@ -54,6 +54,7 @@ def train(
     source = digits(
         batch_size=32,
         drop_last=limits.pop("drop_last", False),
+        candidates=limits.pop("candidates", None),
         heldout_fraction=beside / ROWS,
         heldout_trained=beside > 0,
     )
@@ -65,7 +66,12 @@ def train(
         {
             "unit": unit,
             "free": limits.pop("free", False),
-            "data": {"batch_size": 32, "candidates": None, "drop_last": source.drop_last, "only_clean": False},
+            "data": {
+                "batch_size": 32,
+                "candidates": source.candidates,
+                "drop_last": source.drop_last,
+                "only_clean": False,
+            },
             "trainer": {"max_epochs": epochs, **limits},
         }
     )
@@ -98,6 +104,21 @@ def half() -> Callback:
     from litselect.selectors import RandomSubset
 
     return ExampleSelection(RandomSubset(keep=0.5))
+
+
+def test_candidates_are_equal_though_epochs_leave_out_more() -> None:
+    """Of larger batches an incomplete last one is more: it takes more epochs, or the learning rate never decays."""
+    _, plain, _, _ = train("candidates", None, drop_last=True)
+    meter, budget, rates, _ = train("candidates", half(), drop_last=True, candidates=512)
+    assert budget.progress == 1
+    assert plain.spent <= meter.tally.seen < plain.spent + 512
+    assert rates.values[-1] < 0.2 * rates.values[0]
+
+
+@pytest.mark.parametrize("unit", ["candidates", "trained"])
+def test_free_scores_have_no_meaning_where_rows_count(unit: str) -> None:
+    with pytest.raises(UsageError, match="free=true spares what scores and selection cost"):
+        train(unit, half(), free=True)
 
 
 def test_plain_training_is_counted_without_a_callback() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hydra import compose
 
+from experiments.budgets import calibrated
 from experiments.calibration import Calibration, calibrate
 from experiments.calibration.calibration import scoring_pieces
 from experiments.calibration.workbench import Workbench
@@ -63,6 +64,45 @@ def test_measuring_leaves_the_runs_random_streams_alone() -> None:
     assert torch.equal(rows.order.get_state(), order)
     assert rows.augmentation is None
     assert rows.trainer is None
+
+
+@pytest.mark.usefixtures("composing", "quick")
+def test_prices_that_hold_do_not_move_when_others_are_added() -> None:
+    """Runs have ended at them, and would not repeat."""
+    calibration = Calibration()
+    calibrate(calibration, config(), data(), [ScoringPass()])
+    train = calibration.pieces["train"]
+    train[32], train[64] = 1e3, 2e3  # far more than what is to come: a fit of all points would pull them down
+    known = dict(train)
+    calibrate(calibration, config("data.candidates=80"), data(candidates=80), [ScoringPass()])
+    train = calibration.pieces["train"]
+    assert {size: train[size] for size in known} == known
+    assert train[80] == 2e3  # more rows never cost less
+    assert train[24] <= train[30] <= train[32]
+    assert list(train) == sorted(train)
+
+
+@pytest.mark.usefixtures("composing", "quick")
+def test_a_calibration_of_something_else_is_made_anew(tmp_path: Path) -> None:
+    def identity(code: str | None = None) -> str:
+        found = calibrated(config("unit=reference"), data(), [], file, code)
+        assert found is not None
+        return found.identity
+
+    file = tmp_path / "calibration.json"
+    first = identity("one")
+    assert identity("one") == identity() == first
+    other_code = identity("two")
+    assert other_code != first
+    for part, name, value in (
+        ("settings", "image", [3, 64, 64]),
+        ("machine", "torch", "1.0"),
+        ("settings", "classes", 2),
+    ):
+        before, content = identity(), json.loads(file.read_text())
+        content[part][name] = value
+        file.write_text(json.dumps(content))
+        assert identity() != before
 
 
 @pytest.mark.usefixtures("composing")
@@ -192,6 +232,10 @@ def test_other_prices_are_another_result(
         ("'top_loss data.batch_size=32'", "an arm is an option of selections and settings of its own"),
         ("top_loss,{a: random_subset},{a: uniform}", "arms need names of their own"),
         ("{plain: uniform}", "arms need names of their own"),
+        ("{a: top_loss},{b: top_loss}", "an arm has one name, received several for top_loss"),
+        ("'uniform data.heldout_fraction=0.5'", "which may not be"),
+        ("'uniform data.imbalance=0.1'", "which may not be"),
+        ("'uniform data=cifar10'", "which may not be"),
         ("'bottom_loss keep=0.5'", "selections must be all, one or more of"),
     ],
 )

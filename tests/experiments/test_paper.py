@@ -39,6 +39,8 @@ def test_a_comparison(application: Command, tmp_path: Path, monkeypatch: pytest.
         rows = list(csv.DictReader(file))
     assert [row["selection"] for row in rows] == ARMS
     assert {row["data"] for row in rows} == {PAPERS[paper]}
+    fewest = {row["selection"]: int(row["examples_trained"]) / int(row["optimizer_steps"]) for row in rows}
+    assert all(rows_of_step == 3 for rows_of_step in fewest.values()), "every arm trains full batches"
     keep = {"paper_cifar10": "0.33", "paper_cifar100": "0.5", "paper_svhn": "0.25"}[paper]
     assert {row["keep"] for row in rows} == {keep}
     assert rows[0]["train_examples"] == {"paper_cifar10": "30", "paper_cifar100": "6", "paper_svhn": "19"}[paper]

@@ -13,6 +13,7 @@ from experiments.report.markdown import to_markdown
 from experiments.report.outcome import Outcome
 from experiments.report.statistics import Spread, paired
 from experiments.report.style import canvas, legend_below
+from experiments.report.write import environments
 
 
 def outcome(arm: str, seed: int, accuracy: float, flops: int = 100) -> Outcome:
@@ -100,3 +101,12 @@ def test_a_legend_fits_below_its_figure(length: int) -> None:
     assert len(legend.get_texts()) == 20
     assert [legend] == figure.legends
     assert legend._ncols in {5: (4,), 30: (2, 3), 80: (1,)}[length]
+
+
+def test_all_machines_and_versions_are_told() -> None:
+    """Cells may have run at different times and places."""
+    ran = [{"commit": "aaa", "torch": "2"}, {"commit": "bbb", "torch": "2"}, {"commit": "aaa", "torch": "2"}]
+    outcomes = [
+        Outcome("uniform", "trained", 5, seed, Path(), {"environment": facts}) for seed, facts in enumerate(ran)
+    ]
+    assert environments(outcomes) == {"commit": "aaa; bbb", "torch": "2"}

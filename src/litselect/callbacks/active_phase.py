@@ -145,4 +145,11 @@ class ActivePhase:
 def steps_in(trainer: Trainer, batches: float) -> float:
     """How many steps plain training makes of an epoch; under manual optimization, each optimizer makes one a batch."""
     manual = not trainer.lightning_module.automatic_optimization
-    return batches * max(1, len(trainer.optimizers)) if manual else math.ceil(batches / trainer.accumulate_grad_batches)
+    return batches * max(1, len(trainer.optimizers)) if manual else math.ceil(batches / accumulated(trainer))
+
+
+def accumulated(trainer: Trainer) -> int:
+    """How many batches make a step in this epoch, also before it begins, when a scheduler tells the Trainer."""
+    of_epoch = [getattr(callback, "get_accumulate_grad_batches", None) for callback in cast("Any", trainer).callbacks]
+    factors = [of(trainer.current_epoch) for of in of_epoch if of is not None]
+    return factors[0] if factors else trainer.accumulate_grad_batches

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import torch
 from torch import distributed
 
+from litselect.callbacks.active_phase import accumulated
 from litselect.callbacks.check_state import check_state
 from litselect.callbacks.fidelity import Fidelity
 from litselect.callbacks.process_group import world_size
@@ -57,10 +58,11 @@ def check_when(when_unprofitable: Any, scoring: Any) -> None:
 class AutoScoring:
     """Goes through four phases, counted in batches, over and over.
 
-    In the first, every option scores each batch, and rows are chosen by the full pass. The cheapest option of which at
-    least nine of ten chosen rows are those of the full pass is taken. In the second all rows are trained, in the third
-    they are selected, and both are timed: so it is known whether selection pays. The fourth is training as decided.
-    The first batch of each phase is not counted in times: caches and kernels settle.
+    In the first, every option scores each batch, and rows are chosen by the full pass. The cheapest option is taken
+    that agrees with the full pass on at least nine of ten of the k rows of highest loss, whatever the selector makes of
+    them. In the second all rows are trained, in the third they are selected, and both are timed, each over whole steps
+    where gradients are accumulated: so it is known whether selection pays. The fourth is training as decided. The first
+    batch of each phase is not counted in times: caches and kernels settle.
 
     On CUDA the host waits for the device in the first three, which are a hundredth of all batches or less. Ranks do
     what rank 0 finds. As times differ from run to run, so may the option; it is part of the checkpoint.
@@ -113,7 +115,7 @@ class AutoScoring:
             self._seconds[self.phase].append(_now(device) - self._began)
             self._began = None
         self._place += 1
-        if self._place < _LENGTHS[self.phase]:
+        if self._place < self._length(trainer):
             return False
         before = self.chosen
         if self.phase == "options":
@@ -125,6 +127,14 @@ class AutoScoring:
         if self.phase == "options":
             self._found, self._refused, self._seconds = {}, {}, {"plain": [], "selected": []}
         return self.chosen != before
+
+    def _length(self, trainer: Trainer) -> int:
+        """Of the present phase. All batches but the first are timed, and make up whole steps where several make one."""
+        length = _LENGTHS[self.phase]
+        if self.phase not in self._seconds:
+            return length
+        together = accumulated(trainer)
+        return 1 + math.ceil((length - 1) / together) * together
 
     # ------------------------------------------------------------------ the options
 

@@ -15,6 +15,7 @@ import torch
 from litselect.callbacks.batch_sizes import declared_batch_size
 from litselect.callbacks.callback_base import CallbackBase
 from litselect.callbacks.check_state import check_state
+from litselect.callbacks.loop_patch import restore
 from litselect.callbacks.operations import Operations
 from litselect.callbacks.prices import Prices
 from litselect.callbacks.work import Work
@@ -39,9 +40,9 @@ class Budget(CallbackBase):
     same budget, and let `BudgetSchedule` decay the learning rate within it.
 
     Stands behind the callback that selects. Training ends with the batch that spends the rest, or where the Trainer's
-    own limits end it sooner, which is warned of. ``trainer.max_epochs`` is what the pace up to the last epoch
-    foretells, never more than it was: selectors that anneal, and whatever else is planned in epochs, keep to the
-    budget. Evaluation costs nothing.
+    own ``max_epochs`` or ``max_steps`` end it sooner, which is warned of. ``trainer.max_epochs`` is what the pace up to
+    the last epoch foretells, never more than it was: selectors that anneal, and whatever else is planned in epochs,
+    keep to the budget. Evaluation costs nothing.
 
     With several processes, rows and operations are those of all together, and seconds those of the slowest; this takes
     one collective a batch. What is spent is in the checkpoint.
@@ -118,6 +119,7 @@ class Budget(CallbackBase):
         self._pending = 0.0
         self._count: WorkCount | None = None
         self._operations: Operations | None = None
+        self._seam: tuple[Any, str, Any] | None = None  # what was put into the loop
 
     @property
     def progress(self) -> float:
@@ -160,22 +162,23 @@ class Budget(CallbackBase):
             self._began = float(trainer.current_epoch)
             self._foretell(trainer, self._at_plain_pace(trainer))
         self._count = WorkCount(trainer, self)
+        if self._operations is not None:
+            self._count_operations(trainer, pl_module, self._operations, self._count.selection)
         self._started, self._pending = perf_counter(), 0.0
         if self.progress >= 1:
             trainer.should_stop = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Count the operations of a new shape."""
-        if self._operations is not None and self._count is not None:
-            count = self._operations.prices
-            self.prices = None if batch is None else count(trainer, pl_module, batch, self._count.selection)
+        """Count the rows, before a step may take them out of the batch."""
+        if self._count is not None and self.unit != "seconds":
+            self._count.arrive(batch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Charge the batch, and stop where that was the rest."""
         assert self._count is not None
-        self._charge(self._count.batch(batch), trainer)
+        self._charge(self._count.batch(), trainer)
         pl_module.log("budget", self.progress, prog_bar=True, batch_size=1)
         if self.progress >= 1:
             trainer.should_stop = True
@@ -185,6 +188,8 @@ class Budget(CallbackBase):
         if 0 < self.progress < 1:
             passed = trainer.current_epoch + 1 - self._began
             self._foretell(trainer, math.ceil(self._began + passed / self.progress))  # always more than have passed
+        elif self.progress == 0:  # an epoch that cost nothing foretells nothing
+            trainer.fit_loop.max_epochs = self._limit
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
@@ -211,7 +216,9 @@ class Budget(CallbackBase):
         """Give the Trainer its own limit back."""
         if stage == "fit" and self._limit is not None:
             trainer.fit_loop.max_epochs = self._limit
-        self._limit = self._started = self._count = self._operations = None
+        if self._seam is not None:
+            restore(*self._seam)
+        self._limit = self._started = self._count = self._operations = self._seam = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """The same, where training was left in the middle."""
@@ -242,7 +249,21 @@ class Budget(CallbackBase):
             )
         self.spent, self.breakdown, self._began = state["spent"], dict(state["breakdown"]), state["began"]
         self._forecast = state["forecast"] if state["amount"] == self.amount else 0  # another amount lasts otherwise
-        self._resumed = True
+        self._resumed = state["spent"] > self._before  # or it is a finder that goes back to where nothing was done
+
+    def _count_operations(
+        self, trainer: Trainer, module: LightningModule, operations: Operations, selection: Any
+    ) -> None:
+        """Count those of each new shape, once all hooks have seen the batch, and none has declined it."""
+        loop: Any = trainer.fit_loop.epoch_loop.automatic_optimization
+        run = loop.run
+
+        def count_then_run(optimizer: Any, batch_idx: int, kwargs: dict[str, Any]) -> Any:
+            self.prices = operations.prices(trainer, module, kwargs["batch"], selection)
+            return run(optimizer, batch_idx, kwargs)
+
+        loop.run = count_then_run
+        self._seam = loop, "run", count_then_run
 
     def _charge(self, work: Work, trainer: Trainer) -> None:
         if self.unit == "seconds":

@@ -26,7 +26,8 @@ class BudgetSchedule(CallbackBase):
 
     Lightning's schedulers count optimizer steps or epochs, and a selection that makes other numbers of them for the
     same money would end training at a learning rate that never decayed, or that decayed too soon. This one sets each
-    optimizer's learning rates before every batch, to what they were at first times a factor.
+    optimizer's learning rates before every batch, to what they were at first times a factor. A group of parameters that
+    is added later has the learning rate that it comes with at that time, and decays from there with the others.
 
     Args:
         shape: "linear", "cosine", "one_cycle", "step" or "constant"; or one of `litselect.schedules` with settings of
@@ -47,6 +48,7 @@ class BudgetSchedule(CallbackBase):
             )
         self.shape: Callable[[float], float] = SHAPES[shape]() if isinstance(shape, str) else shape
         self._budget: Budget | None = None
+        self._factor = 1.0  # in force
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the budget.
@@ -67,6 +69,7 @@ class BudgetSchedule(CallbackBase):
                 f"BudgetSchedule sets the learning rate, but {type(pl_module).__name__}.configure_optimizers also "
                 f"returns {names}. Return the optimizer alone."
             )
+        self._factor = self.shape(self._budget.progress) if self._budget.progress else 1.0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the learning rates."""
@@ -75,5 +78,6 @@ class BudgetSchedule(CallbackBase):
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 # kept in the group, as torch's schedulers do, so that a checkpoint carries it
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+                group["lr"] = group.setdefault("initial_lr", group["lr"] / (self._factor or 1.0)) * factor
+        self._factor = factor
         pl_module.log("lr", float(trainer.optimizers[0].param_groups[0]["lr"]), batch_size=1)

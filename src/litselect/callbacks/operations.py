@@ -9,13 +9,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from litselect.callbacks.price import Price
 from litselect.callbacks.prices import Prices
 from litselect.callbacks.quiet import quiet
+from litselect.scoring.batch_lender import BatchLender
 from litselect.scoring.no_trace import NoTrace
-from litselect.scoring.rows import columns_of, count_rows
+from litselect.scoring.rows import columns_of, count_rows, take_rows
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -27,9 +29,11 @@ class Operations:
     """Counts what an example takes, by running a training step of a batch that leaves no trace.
 
     Matrix products, convolutions and attention are counted, a multiply-add as two operations; the rest, the optimizer
-    and a rater's own network are not. Operations are taken to be proportional to the rows.
+    and a rater's own network are not. Operations are taken to be proportional to the rows, and are counted on as many
+    as are trained.
 
-    Cost: one forward and backward pass, and another scoring pass where that is of a kind of its own, for each shape.
+    Cost: one forward and backward pass, and another scoring pass where that is of a kind of its own, for each shape,
+    and for each set of parameters that are trained.
 
     Args:
         module: the network.
@@ -60,9 +64,11 @@ class Operations:
         """
         n = count_rows(batch)
         shapes = [tuple(getattr(column, "shape", ()))[1:] for column in columns_of(batch, n)]
-        shape = (*shapes, repr(getattr(selection, "scoring", None)))  # which scoring="auto" changes on the way
+        trained = tuple(parameter.requires_grad for parameter in module.parameters())
+        shape = (*shapes, trained, repr(getattr(selection, "scoring", None)))  # which scoring="auto" changes on the way
         if shape not in self._known:
-            counted = _count(trainer, module, batch, n, selection)
+            k = n if selection is None else selection.selector.count(n)
+            counted = _count(trainer, module, take_rows(batch, torch.arange(k), n) if k < n else batch, k, selection)
             if counted is None:  # the step declined this batch: the next one will tell
                 return None
             self._known[shape] = counted
@@ -71,12 +77,18 @@ class Operations:
 
 def _count(trainer: Trainer, module: LightningModule, batch: Any, n: int, selection: Any) -> Prices | None:
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    with NoTrace(module, training=None), torch.enable_grad(), _counting(trainer, module) as counter:
-        output = _step(trainer, module, batch)
+    with (
+        NoTrace(module, training=None),
+        torch.enable_grad(),
+        _counting(trainer, module) as counter,
+        BatchLender().lent(batch, n) as own,
+    ):
+        output = _step(trainer, module, own)
         forward = counter.get_total_flops()
         if output is None:
             return None
         loss = cast("dict[str, Any]", output)["loss"] if isinstance(output, dict) else output
+        _refuse_reentrant(module, loss)
         torch.autograd.grad(loss, parameters, allow_unused=True)
         training = counter.get_total_flops()
     if not training:
@@ -87,6 +99,24 @@ def _count(trainer: Trainer, module: LightningModule, batch: Any, n: int, select
     score = forward if selection is None else _scoring(trainer, module, batch, n, selection, forward)
     kinds = {"train": training, "score": score, "proxy": _TRAINING * score}
     return Prices({kind: Price(((n, float(operations)),)) for kind, operations in kinds.items()})
+
+
+def _refuse_reentrant(module: LightningModule, loss: Tensor) -> None:
+    """Refuse checkpoints through which gradients of single tensors can't be taken: nothing behind them is counted."""
+    waiting: list[Any] = [loss.grad_fn]
+    seen: set[Any] = set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "CheckpointFunctionBackward":
+            raise ValueError(
+                f"Operations are counted without touching gradients, but {type(module).__name__} checkpoints "
+                "activations with use_reentrant=True, which goes by them. Pass use_reentrant=False there, as torch "
+                "recommends, or give Budget(flops=...) prices=, in operations."
+            )
+        waiting.extend(following for following, _ in node.next_functions)
 
 
 def _scoring(trainer: Trainer, module: LightningModule, batch: Any, n: int, selection: Any, forward: int) -> int:

@@ -6,14 +6,16 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 
+_NONE = 0.0, 0.0
+
 
 @dataclass(frozen=True)
 class Price:
     """A cost that was measured at some numbers of rows.
 
-    Between two of them it is read off the straight line that joins them; beyond them, off the line of the nearest two.
-    A single point stands for a cost that is proportional to the rows. Costs are never negative, and no rows cost
-    nothing.
+    Between two of them it is read off the straight line that joins them; beyond them, off the line of the nearest two,
+    or, for fewer rows, the line to nothing where that would come to nothing sooner. A single point stands for a cost
+    that is proportional to the rows. No rows cost nothing.
 
     Args:
         points: pairs of rows and cost, in any unit; rows at least 1, each number once.
@@ -41,7 +43,9 @@ class Price:
                 "Expected a price to be pairs of rows (>= 1, each number once) and cost (>= 0), but got "
                 f"{self.points!r}. One pair such as [[128, 0.05]] prices rows in proportion."
             )
-        object.__setattr__(self, "points", points if len(points) > 1 else ((0.0, 0.0), *points))
+        object.__setattr__(
+            self, "points", points if len(points) > 1 and not _falls_short(*points[:2]) else (_NONE, *points)
+        )
 
     def of(self, rows: float) -> float:
         """The cost of so many rows in one piece."""
@@ -50,3 +54,8 @@ class Price:
         at = min(max(bisect_left(self.points, (rows,)), 1), len(self.points) - 1)
         (x0, y0), (x1, y1) = self.points[at - 1], self.points[at]
         return max(0.0, y0 + (y1 - y0) * (rows - x0) / (x1 - x0))
+
+
+def _falls_short(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether the line through two points would be below nothing before it comes to no rows."""
+    return one[1] * other[0] < other[1] * one[0]

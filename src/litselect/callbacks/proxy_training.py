@@ -10,6 +10,8 @@ from torch import distributed, nn
 from litselect.callbacks.batch_sizes import fewest_rows
 from litselect.callbacks.check_state import REMEDY
 from litselect.callbacks.process_group import rank, world_size
+from litselect.callbacks.rank_pool import all_ready
+from litselect.scoring.batch_lender import BatchLender
 from litselect.scoring.loss_source import proxy_loss
 from litselect.scoring.meta_gradients.private_streams import PrivateStreams
 
@@ -29,7 +31,9 @@ def share_proxy(proxy: nn.Module, device: torch.device) -> None:
 class ProxyTraining:
     """Trains the proxy of a scoring pass on the batches that the module is trained on.
 
-    Gradients are averaged over ranks, so that all have one proxy. It draws from a random stream of its own.
+    Gradients are averaged over ranks, so that all have one proxy. It draws from a random stream of its own. A proxy
+    that comes in eval mode is trained in train mode, and is put back at the end; one in train mode keeps the modes of
+    its parts (frozen batch normalisation, say).
 
     Cost: one training step of the proxy a batch.
 
@@ -43,12 +47,19 @@ class ProxyTraining:
         self._proxy = cast("nn.Module", scoring.proxy)
         self._optimizer = cast("torch.optim.Optimizer", scoring.proxy_optimizer)
         self._loss_fn = loss_fn
+        self._parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        self._fewest = fewest_rows(self._proxy)
+        self._lender = BatchLender()
         self._streams: PrivateStreams | None = None
+        self._came_evaluating = False
         self._loaded = state
 
     def place(self, device: torch.device) -> None:
         """Training begins on `device`."""
         self._streams = PrivateStreams(torch.initial_seed(), device)
+        self._came_evaluating = not self._proxy.training
+        if self._came_evaluating:
+            self._proxy.train()
         if self._loaded is not None:
             self._load(self._loaded)
             if self._loaded["streams"] is not None:
@@ -66,19 +77,30 @@ class ProxyTraining:
             ) from error
 
     def step(self, batch: Any, rows: int) -> None:
-        """One step of the optimizer on the mean loss over `batch`; none on one row alone, where that would crash."""
-        if rows < fewest_rows(self._proxy):
+        """One step of the optimizer on the mean loss over `batch`; none where a rank has too few rows, as one is."""
+        ready = rows >= self._fewest
+        if self._fewest > 1 and world_size() > 1:
+            ready = all_ready(ready, self._parameters[0].device)
+        if not ready:
             return
-        proxy = self._proxy.train()
-        with cast("PrivateStreams", self._streams), torch.enable_grad():
-            cast("Any", proxy_loss(proxy, batch, self._loss_fn)).backward()
+        with (
+            cast("PrivateStreams", self._streams),
+            torch.enable_grad(),
+            self._lender.lent(batch, rows) as own,
+        ):
+            cast("Any", proxy_loss(self._proxy, own, self._loss_fn)).backward()
         if world_size() > 1:
-            for parameter in proxy.parameters():
+            for parameter in self._parameters:
                 if parameter.grad is not None:
                     distributed.all_reduce(parameter.grad)
                     parameter.grad /= world_size()
         self._optimizer.step()
-        self._optimizer.zero_grad()
+        self._proxy.zero_grad()  # of what the optimizer does not hold as well
+
+    def leave(self) -> None:
+        """Training is over."""
+        if self._came_evaluating:
+            self._proxy.eval()
 
     def state_dict(self) -> dict[str, Any]:
         """The proxy, its optimizer and its random stream."""

@@ -123,6 +123,8 @@ def _check_scoring(callback: ExampleSelection, trainer: Trainer) -> None:
     name, reason = type(callback).__name__, None
     if not callback.selector.needs:
         reason = f"{callback.selector!r} looks at no scores"
+    elif "losses" not in callback.selector.needs:
+        reason = f"passes are compared by losses, which {callback.selector!r} does not look at"
     elif callback.plan.recalls:
         reason = "rescore_every, max_age and ScoringPass(every=n) select by remembered losses"
     elif callback.refill:

@@ -169,8 +169,9 @@ class Scorer:
         callback = self._callback
 
         def score(scoring: ScoringPass) -> Scores | None:
+            scores = scoring.examine(self._module, batch, n, **source)
             callback.counters.scored += n
-            return scoring.examine(self._module, batch, n, **source)
+            return scores
 
         assert callback.auto is not None
         return callback.auto.measure(score, callback.selector.count(n), self._module.device)

@@ -86,6 +86,8 @@ class SelectionSession:
     def close(self) -> None:
         """Put the loops back."""
         self.patch.remove()
+        if self.callback.proxy is not None:
+            self.callback.proxy.leave()
 
     def batch_done(self) -> bool:
         """Count what the batch took. False where there was none: a loader may deliver None, which Lightning leaves."""
@@ -95,9 +97,6 @@ class SelectionSession:
         self._watch.lap("training_seconds")
         counters = self.callback.counters
         counters.trained += 0 if self._chosen is None else self._chosen.rows
-        if self.callback.proxy is not None and self._chosen is not None:
-            self.callback.proxy.step(self._chosen.batch, self._chosen.rows)
-            self._watch.lap("scoring_seconds")
         if self._looks and self._auto is not None and self._auto.end(self.trainer):
             self.callback.scoring = self._auto.scoring
         counters.steps += self.trainer.global_step - self._optimizer_steps
@@ -151,6 +150,9 @@ class SelectionSession:
         if self.selection is not None and "ratings" in callback.selector.needs:
             count_kept(callback, known or {}, self._ids, self.selection, self.candidates)
         self._watch.lap("selection_seconds")
+        if callback.proxy is not None and self._chosen is not None:  # before the step, which may change the batch
+            callback.proxy.step(self._chosen.batch, self._chosen.rows)
+            self._watch.lap("scoring_seconds")
         callback.skipped = self._chosen is None
         if self._chosen is None:
             return False

@@ -15,7 +15,7 @@ from litselect.callbacks.quiet import quiet
 from litselect.scoring import CaptureError, LossWeights
 from litselect.scoring.meta_gradients import LossObjective
 from litselect.scoring.meta_gradients.objective import Buffers
-from litselect.scoring.no_trace import NoTrace
+from litselect.scoring.no_trace import NoTrace, TraceMemory
 from litselect.scoring.scoring_pass import is_compiled
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class StudentObjective(LossObjective):
         super().__init__(module, given or _no_losses, precision=half)
         self._trainer, self._module, self._given = trainer, module, given
         self.batch_idx = 0
+        self._memory = TraceMemory()
 
     def live(self) -> tuple[list[Tensor], Buffers]:
         """The module's parameters that are trained; its buffers and frozen parameters: not to be written to.
@@ -100,7 +101,7 @@ class StudentObjective(LossObjective):
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(quiet(self._trainer, self._module))
-            stack.enter_context(NoTrace(self._module, training=None))
+            stack.enter_context(NoTrace(self._module, training=None, memory=self._memory))
             if is_compiled(self._module):  # compiled graphs are not differentiated twice or forward
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             yield

@@ -34,17 +34,15 @@ class WorkCount:
                 f"callbacks=[..., {name}, ..., {selects}, ...]. Put {selects} first."
             )
         self._batch_size = declared_batch_size(trainer)
-        self._last = self._counts()
+        self._last, self._arrived = self._counts(), 0
 
-    def batch(self, batch: Any) -> Work:
-        """The work of a batch that has ended; to be called once for each.
+    def arrive(self, batch: Any) -> None:
+        """A batch, as hooks get it: rows that were not loaded are not in it."""
+        self._arrived = count_rows(batch, self._batch_size)
 
-        Args:
-            batch: as hooks get it: rows that were not loaded are not in it.
-        """
-        if batch is None:  # a loader may deliver none, which Lightning leaves
-            return Work()
-        rows = count_rows(batch, self._batch_size)
+    def batch(self) -> Work:
+        """The work of a batch that has ended; to be called once for each. A loader may deliver none: no work."""
+        rows, self._arrived = self._arrived, 0
         if self.selection is None:
             return Work(seen=rows, load=rows, train=rows)
         before, self._last = self._last, self._counts()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from litselect.scoring.batch_lender import BatchLender
 from litselect.scoring.compiled_parts import Compiled
+from litselect.scoring.moved_parameters import MovedParameters
 from litselect.scoring.numpy_stream import NumpyStream
 from litselect.scoring.tensor_copies import TensorCopies
 
@@ -33,9 +34,9 @@ class NoTrace(AbstractContextManager["NoTrace"]):
     Put back are: train/eval flags, buffers, attributes of all modules, metrics' states among them (with the contents of
     tensors and of lists, dicts, sets and deques, nested ones too, and the states of generators), and the random
     streams of torch (the CPU's and the device's), numpy and Python; with ``gradients=True`` also gradients and
-    ``requires_grad`` flags. Not guarded: parameters (a momentum encoder that the step itself moves), tensors in lists
-    and numpy arrays that are changed in place, tensors of more than 65,536 numbers that are written to through
-    ``.data``, and what lies outside the module (files, prints, other objects).
+    ``requires_grad`` flags; and parameters that the step moves itself, as a momentum encoder's, see `MovedParameters`.
+    Not guarded: tensors in lists and numpy arrays that are changed in place, parameters and tensors of more than 65,536
+    numbers that are written to through ``.data``, and what lies outside the module (files, prints, other objects).
 
     Args:
         module: the module that runs inside.
@@ -63,7 +64,7 @@ class NoTrace(AbstractContextManager["NoTrace"]):
         restore = _random_streams(device_of(modules), self._memory.numpy)
         restore += [_buffers(cast("Any", module)._buffers, tensors) for module in modules]
         restore += _attributes(modules, tensors)
-        self._memory.copies.save(tensors)
+        self._watched = self._memory.moved.watch(modules, tensors, self._memory.copies)
         # Contents first: what is put back in its place afterwards has them already.
         self._restore: list[Callable[[], None]] = [self._memory.copies.restore, *restore]
         if self._guard_gradients:
@@ -75,12 +76,14 @@ class NoTrace(AbstractContextManager["NoTrace"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.put_back()
-        del self._restore, self.modules
+        del self._restore, self._watched, self.modules
 
     def put_back(self) -> None:
         """Put everything back now; the module may run on, and this can be called again."""
+        self._memory.moved.look(self._module, self._watched)
         for restore in self._restore:
             restore()
+        self._watched.renew()
 
 
 def streams(module: nn.Module) -> list[Callable[[], None]]:
@@ -93,6 +96,7 @@ class TraceMemory:
     """What one pass through a module leaves for the next, so that it need not be made again."""
 
     copies: TensorCopies = field(default_factory=TensorCopies)
+    moved: MovedParameters = field(default_factory=MovedParameters)
     numpy: NumpyStream = field(default_factory=NumpyStream)
     compiled: Compiled = field(default_factory=dict[int, Any])
     batches: BatchLender = field(default_factory=BatchLender)

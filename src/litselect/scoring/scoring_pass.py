@@ -193,8 +193,8 @@ class ScoringPass:
             return False
         check = CaptureCheck(batch, n, before, 0.05 if self.precision == "bf16" else 0.02)
         settled = check.rows(lambda batch: other(module, batch, n, **source))
-        gradients = source.get("gradients", False)
-        check.whole(source["step"], min(n, self.chunk or n), lambda: other.without_trace(module, gradients))
+        gradients, memory = source.get("gradients", False), source.get("memory")
+        check.whole(source["step"], min(n, other.chunk or n), lambda: other.without_trace(module, gradients, memory))
         return settled
 
     def without_trace(

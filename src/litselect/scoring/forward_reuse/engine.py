@@ -18,7 +18,8 @@ from litselect.scoring.forward_reuse.recorder import NO_LOSS, Recorder
 from litselect.scoring.forward_reuse.replay import Replay
 from litselect.scoring.forward_reuse.self_check import check
 from litselect.scoring.forward_reuse.unsupported import Diverged, Unsupported
-from litselect.scoring.no_trace import NoTrace
+from litselect.scoring.moved_parameters import MovedParameters
+from litselect.scoring.no_trace import NoTrace, TraceMemory
 from litselect.scoring.scores import Scores
 
 _PLANS = 16  # kinds of batches after which there is no end in sight
@@ -89,6 +90,7 @@ class ForwardReuse:
         self._unsettled: dict[Any, int] = {}
         self._parameters: list[nn.Parameter] = []
         self._versions = 0
+        self._moved = MovedParameters()
 
     def record(self, step: Step, batch: Any, n: int) -> Scores | None:
         """Run `step` on N candidates.
@@ -103,7 +105,7 @@ class ForwardReuse:
         self._look_for_batch_norm()
         self._parameters = list(self._module.parameters())  # once: the walk takes longer than looking at them
         versions = self._versions_now()
-        trace = NoTrace(self._module, training=None)
+        trace = NoTrace(self._module, training=None, memory=TraceMemory(moved=self._moved))
         trace.__enter__()
         recorder = Recorder(self._module)
         capture, ended = BoundaryCapture(n, recorder), False

@@ -1,0 +1,111 @@
+"""A step that moves parameters itself moves them as often as it would without selection."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from litselect.callbacks import Budget, ExampleSelection, SelectiveBackprop
+from litselect.scoring import ScoringPass
+from litselect.scoring.moved_parameters import MovedParameters
+from litselect.scoring.no_trace import NoTrace, TraceMemory
+from litselect.scoring.tensor_copies import TensorCopies
+from litselect.selectors import TopLoss
+from tests.callbacks.kit import CLASSES, WIDTH, Classifier, differences, loader, weights
+
+
+class Taught(Classifier):
+    """Learns from a mean teacher, which its own step moves."""
+
+    def __init__(self, momentum: float = 0.9, begins: int = 0) -> None:
+        super().__init__()
+        self.teacher = nn.Linear(WIDTH, CLASSES).requires_grad_(False)
+        self.momentum, self.begins = momentum, begins
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y, ids = batch
+        self.note(ids)
+        if self.trainer.global_step >= self.begins:
+            for slow, fast in zip(self.teacher.parameters(), self.net.parameters(), strict=True):
+                slow.lerp_(fast.detach(), 1 - self.momentum)
+        outputs = self.net(x)
+        return F.cross_entropy(outputs, y) + F.mse_loss(outputs, self.teacher(x))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [ExampleSelection(TopLoss(keep=1.0))],
+        lambda: [SelectiveBackprop(keep=1.0)],
+        lambda: [SelectiveBackprop(keep=1.0, scoring="ledger")],
+        lambda: [Budget(flops=1e12)],
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Training ended with")
+def test_training_is_what_it_would_be(solo: Any, make: Any) -> None:
+    trained = []
+    for callbacks in ([], make()):
+        module = solo.make(Taught)
+        solo.fit(module, *callbacks, data=loader(), max_epochs=2)
+        trained.append(weights(module))
+    assert not differences(*trained)
+
+
+@pytest.mark.filterwarnings("ignore:.*reuse_forward:UserWarning", "ignore:.*forward is not re-used:UserWarning")
+def test_a_forward_that_moves_them_is_not_used_again(solo: Any) -> None:
+    trained = []
+    for settings in ({}, {"reuse_forward": True}):
+        module = solo.make(Taught)
+        callback = ExampleSelection(TopLoss(keep=0.5), scoring=ScoringPass(check=False), **settings)
+        solo.fit(module, callback, data=loader(), max_epochs=2)
+        trained.append(weights(module))
+    assert "changes parameters" in callback.reuse_refused
+    assert not differences(*trained)
+
+
+def test_a_step_that_begins_late_moves_them_once_more_and_says_so(solo: Any) -> None:
+    module = solo.make(Taught, begins=3)
+    with pytest.warns(UserWarning, match=r"began to move 2 of its parameters in it \(teacher.weight, ") as w:
+        solo.fit(module, ExampleSelection(TopLoss(keep=1.0)), data=loader(), max_epochs=3)
+    assert sum("began to move" in str(one.message) for one in w) == 1
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.trained, self.frozen = nn.Linear(4, 4), nn.Linear(4, 4).requires_grad_(False)
+        self.moves = nn.Linear(4, 4).requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self) -> None:
+        self.moves.weight.add_(1)
+
+
+def test_after_the_first_pass_only_what_moves_is_copied() -> None:
+    net, memory = Net(), TraceMemory()
+    before = weights(net)
+    for expected in (4, 1, 1):
+        with NoTrace(net, memory=memory):
+            assert len(memory.copies._copies) == expected  # of two layers, frozen; then of what moved
+            net()
+    assert not differences(before, weights(net))
+
+
+def test_where_there_is_no_memory_for_copies_it_is_found_out_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    save = TensorCopies.save
+
+    def small(self: TensorCopies, tensors: list[torch.Tensor]) -> None:
+        if len(tensors) > 1:
+            raise torch.OutOfMemoryError("full")
+        save(self, tensors)
+
+    monkeypatch.setattr(TensorCopies, "save", small)
+    net, memory = Net(), TraceMemory(moved=MovedParameters())
+    with pytest.warns(UserWarning, match=r"1 of its parameters in it \(moves.weight\)"), NoTrace(net, memory=memory):
+        net()
+    before = weights(net)
+    with NoTrace(net, memory=memory):
+        net()
+    assert not differences(before, weights(net))
