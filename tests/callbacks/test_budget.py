@@ -460,6 +460,16 @@ def test_operations_are_counted_on_as_many_rows_as_are_trained(solo: Kit) -> Non
     assert trainer.global_step == 14
 
 
+def test_operations_of_one_row_are_not_counted_where_that_would_crash(solo: Kit) -> None:
+    class Norm(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.BatchNorm1d(3))
+
+    _, trainer = fit(solo, Budget(flops=8 * 60 * 7), ExampleSelection(RandomSubset(keep=0.1)), module=solo.make(Norm))
+    assert trainer.global_step == 28  # two rows a step
+
+
 def test_operations_change_with_what_is_trained(solo: Kit) -> None:
     class Two(Classifier):
         def __init__(self) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from litselect.callbacks.batch_sizes import fewest_rows
 from litselect.callbacks.price import Price
 from litselect.callbacks.prices import Prices
 from litselect.callbacks.quiet import quiet
@@ -67,7 +68,7 @@ class Operations:
         trained = tuple(parameter.requires_grad for parameter in module.parameters())
         shape = (*shapes, trained, repr(getattr(selection, "scoring", None)))  # which scoring="auto" changes on the way
         if shape not in self._known:
-            k = n if selection is None else selection.selector.count(n)
+            k = n if selection is None else max(selection.selector.count(n), min(fewest_rows(module), n))
             counted = _count(trainer, module, take_rows(batch, torch.arange(k), n) if k < n else batch, k, selection)
             if counted is None:  # the step declined this batch: the next one will tell
                 return None

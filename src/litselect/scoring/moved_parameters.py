@@ -49,16 +49,15 @@ class MovedParameters:
         """Begin a pass: copy `tensors`, and the parameters of `modules` that may be moved."""
         owned = [own for module in modules if (own := cast("Any", module)._parameters)]
         parameters = [parameter for own in owned for parameter in own.values() if parameter is not None]
-        first = self._known is None
-        known = [] if self._known is None else [*self._known.values()]
-        kept = [parameter for parameter in parameters if not parameter.requires_grad] if first else known
-        kept = [
-            parameter for parameter in kept if type(parameter) is nn.Parameter
-        ]  # not spread over devices, or packed
+        if self._known is None:
+            kept = [parameter for parameter in parameters if not parameter.requires_grad]
+        else:
+            kept = [*self._known.values()]
+        kept = [one for one in kept if type(one) is nn.Parameter]  # others are spread over devices, or packed
         try:
             copies.save([*tensors, *kept])
         except torch.OutOfMemoryError:
-            if not first:
+            if self._known is not None:
                 raise
             kept = []
             copies.save(tensors)
