@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from typing import Any, cast
+from operator import attrgetter
+from typing import Any, Final, cast
 
 import torch
 from torch import nn
 
 from litselect.scoring.tensor_copies import TensorCopies
 
+_version_of: Final = attrgetter("_version")
 
-@dataclass
+
 class Watched:
     """The parameters of one pass.
 
     Args:
-        versions: each with the version that it had.
+        parameters: all of them.
         copied: ids of those of which there are copies.
     """
 
-    versions: list[tuple[nn.Parameter, int]]
-    copied: set[int]
+    def __init__(self, parameters: list[nn.Parameter], copied: set[int]) -> None:
+        self._parameters, self.copied = parameters, copied
+        self._versions = [*map(_version_of, parameters)]
 
     def moved(self) -> dict[int, nn.Parameter]:
         """Those that have another version by now."""
-        return {id(parameter): parameter for parameter, version in self.versions if parameter._version != version}
+        versions = [*map(_version_of, self._parameters)]
+        if versions == self._versions:
+            return {}
+        pairs = zip(self._parameters, versions, self._versions, strict=True)
+        return {id(parameter): parameter for parameter, now, before in pairs if now != before}
 
     def renew(self) -> None:
         """What was put back has a new version, too: that counts from now on."""
-        self.versions = [(parameter, parameter._version) for parameter, _ in self.versions]
+        self._versions = [*map(_version_of, self._parameters)]
 
 
 class MovedParameters:
@@ -61,11 +67,12 @@ class MovedParameters:
                 raise
             kept = []
             copies.save(tensors)
-        versions = [(parameter, parameter._version) for parameter in parameters if not parameter.is_inference()]
-        return Watched(versions, {id(parameter) for parameter in kept})
+        if any(map(torch.is_inference, parameters)):  # which nothing may change in place: they have no version
+            parameters = [parameter for parameter in parameters if not parameter.is_inference()]
+        return Watched(parameters, {*map(id, kept)})
 
-    def look(self, module: nn.Module, watched: Watched) -> None:
-        """Note what has moved; to be called before copies are put back."""
+    def look(self, module: nn.Module, watched: Watched) -> bool:
+        """Note what has moved; to be called before copies are put back. Answers whether anything has."""
         found = watched.moved()
         if late := found.keys() - watched.copied:
             names = [name for name, parameter in module.named_parameters() if id(parameter) in late]
@@ -77,3 +84,4 @@ class MovedParameters:
                 stacklevel=2,
             )
         self._known = {**(self._known or {}), **found}
+        return bool(found)

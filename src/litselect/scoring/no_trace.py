@@ -80,10 +80,11 @@ class NoTrace(AbstractContextManager["NoTrace"]):
 
     def put_back(self) -> None:
         """Put everything back now; the module may run on, and this can be called again."""
-        self._memory.moved.look(self._module, self._watched)
+        moved = self._memory.moved.look(self._module, self._watched)
         for restore in self._restore:
             restore()
-        self._watched.renew()
+        if moved:
+            self._watched.renew()
 
 
 def streams(module: nn.Module) -> list[Callable[[], None]]:
