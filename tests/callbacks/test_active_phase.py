@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop
-from litselect.selectors import RandomSubset, TopLoss
+from litselect.selectors import InfoBatch, RandomSubset, TopLoss
 from tests.callbacks.kit import Classifier, loader, rows
 
 
@@ -122,3 +122,32 @@ def test_a_fraction_of_an_unknown_length_is_refused(kit: Any) -> None:
 def test_impossible_phases(settings: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ExampleSelection(TopLoss(keep=0.5), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "seen"),
+    [
+        ({"max_epochs": 4}, 4),
+        ({"max_epochs": 50, "max_steps": 20}, None),
+        ({"max_epochs": -1, "max_steps": 20}, None),
+        ({"max_epochs": 4, "max_steps": 20}, 4),
+        ({"max_epochs": 50, "max_steps": 20, "accumulate_grad_batches": 5}, None),
+        ({"max_epochs": 4, "max_steps": 4, "accumulate_grad_batches": 5}, 4),
+    ],
+)
+def test_a_selector_is_told_the_epochs_that_will_be(solo: Any, settings: dict[str, Any], seen: int | None) -> None:
+    """Not those that steps end before: what is planned in epochs would never come."""
+    callback = ExampleSelection(RandomSubset(keep=0.5))
+    solo.fit(solo.make(Classifier), callback, data=loader(20, 4), **settings)
+    assert callback.selector.epochs == seen
+
+
+def test_plans_in_epochs_come_though_steps_end_the_training(solo: Any) -> None:
+    steps = {}
+    for settings in ({"max_epochs": 5}, {"max_epochs": 100, "max_steps": 20}):
+        module = solo.make(Classifier)
+        solo.fit(module, ExampleSelection(InfoBatch(anneal=0.4, seed=0)), data=loader(64, 16), **settings)
+        steps[settings["max_epochs"]] = [len(rows) for rows in module.steps]
+    assert steps[5] == steps[100]
+    assert sum(steps[5][-8:]) == 2 * 64
+    assert sum(steps[5][4:12]) < 2 * 64

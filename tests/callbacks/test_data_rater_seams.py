@@ -83,7 +83,117 @@ def test_a_generator_that_both_loaders_draw_from_is_refused(solo: Any) -> None:
         solo.fit(solo.make(Classifier), DataRater(heldout=heldout(generator=draw), **FAST), data=training)
 
 
+class Changes(Classifier):
+    """Takes its batch apart, or writes to it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y, _ = batch
+        if self.how == "pops":
+            batch.clear()
+        else:
+            x.mul_(0.5)
+        return F.cross_entropy(self.net(x), y)
+
+
+@pytest.mark.parametrize("how", ["pops", "writes"])
+@pytest.mark.parametrize("settings", [{}, {"inner_steps": 2}, {"estimator": "fd"}])
+def test_a_step_that_changes_its_batch_is_looked_ahead_on_one_of_its_own(solo: Any, how: str, settings: Any) -> None:
+    trained = []
+    judges = [[*rows(8)] for _ in range(2)]
+    for ours in ((), (DataRater(rater=Linear(), heldout=judges, keep=1.0, **FAST, **settings),)):
+        module = solo.make(Changes, how)
+        solo.fit(module, *ours, data=loader(32))
+        trained.append(torch.cat([p.reshape(-1) for p in module.parameters()]))
+    assert torch.equal(*trained)
+    assert all(torch.equal(one, other) for one, other in zip(judges[0], rows(8), strict=True))
+
+
+class Alternates(Classifier):
+    """Trains two tasks in turns, and declines every third batch."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        indices.append(batch_idx)
+        return None if batch_idx % 3 == 2 else super().training_step(batch, batch_idx)
+
+
+indices: list[int] = []
+
+
+@pytest.mark.filterwarnings("ignore:.*returned `None`")
+def test_a_look_ahead_is_that_of_the_batch_at_hand(solo: Any) -> None:
+    """With its number, by which a step may go; one that is declined tells nothing."""
+    indices.clear()
+    callback = DataRater(rater=Linear(), heldout=heldout(), keep=0.5, **FAST)
+    solo.fit(solo.make(Alternates), callback, data=loader(48))
+    assert indices == sorted(indices)
+    assert {*indices} == {0, 1, 2, 3, 4, 5}
+    assert callback.rater_counters.meta_steps == 4
+
+
+class Penalised(Classifier):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) + 0.1 * sum(p.square().sum() for p in self.parameters())
+
+
+@pytest.mark.parametrize("estimator", ["auto", "jvp", "unroll", "adjoint", "fd"])
+def test_a_part_of_the_loss_may_be_without_examples(solo: Any, estimator: Any) -> None:
+    """A penalty on the parameters: no weight of an example has a share in it."""
+    callback = DataRater(rater=Linear(), heldout=heldout(), estimator=estimator, **FAST)
+    solo.fit(solo.make(Penalised), callback, data=loader(32))
+    assert callback.live._estimator == ("jvp" if estimator == "auto" else estimator)
+
+
+def test_after_an_error_nothing_of_the_training_is_kept(solo: Any) -> None:
+    class Fails(Classifier):
+        def on_train_batch_end(self, *_: Any) -> None:
+            raise RuntimeError("no more")
+
+    callback = DataRater(rater=Linear(), heldout=heldout(), **FAST)
+    with pytest.raises(RuntimeError, match="no more"):
+        solo.fit(solo.make(Fails), callback, data=loader(32))
+    assert callback.live._trainer is None
+    copy.deepcopy(callback)
+
+
+def test_another_training_holds_out_of_its_own_data(solo: Any) -> None:
+    callback = DataRater(rater=Linear(), heldout=0.25, **FAST)
+    for examples in (32, 64):
+        solo.fit(solo.make(Classifier), callback, data=loader(examples))
+        assert len(callback.live.excluded) == examples // 4  # type: ignore[arg-type]
+
+
 # ---------------------------------------------------------------------- held-out rows
+
+
+def test_a_part_of_the_training_data_is_not_validated_on(solo: Any) -> None:
+    class Validated(Classifier):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            pass
+
+    training = loader(32)
+    trainer = solo.trainer(DataRater(rater=Linear(), heldout=0.25, **FAST))
+    with pytest.raises(ValueError, match="used for validation, too"):
+        trainer.fit(solo.make(Validated), training, DataLoader(training.dataset, 8))
+
+
+def test_several_loaders_are_all_looked_at(solo: Any) -> None:
+    class Both(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return super().training_step(batch["a"], batch_idx)
+
+        def example_losses(self, batch: Any) -> Any:
+            return self.losses(batch["a"])
+
+    judges = heldout()
+    rater = nn.Sequential(nn.Linear(WIDTH, 1), nn.Flatten(0))
+    callback = DataRater(rater=rater, fields=lambda batch: {"inputs": batch["a"][0]}, heldout=judges, **FAST)
+    both = {"a": loader(24), "b": DataLoader(judges.dataset, 8)}
+    with pytest.raises(ValueError, match="used for training, too"):
+        solo.fit(solo.make(Both), callback, data=both)
 
 
 def test_they_are_not_even_loaded_for_training(solo: Any) -> None:

@@ -15,21 +15,35 @@ from litselect.scoring.tensor_copies import TensorCopies
 from litselect.selectors import TopLoss
 from tests.callbacks.kit import CLASSES, WIDTH, Classifier, differences, loader, weights
 
+HOW = ["in place", "data", "another data"]  # as published codes do
+
+
+def move(parameter: Any, to: torch.Tensor, how: str) -> None:
+    if how == "in place":
+        with torch.no_grad():
+            parameter.copy_(to)
+    elif how == "data":
+        parameter.data.copy_(to)
+    else:
+        parameter.data = to.detach()
+
 
 class Taught(Classifier):
     """Learns from a mean teacher, which its own step moves."""
 
-    def __init__(self, momentum: float = 0.9, begins: int = 0) -> None:
+    def __init__(self, how: str = "in place", begins: int = 0, alike: bool = False) -> None:
         super().__init__()
         self.teacher = nn.Linear(WIDTH, CLASSES).requires_grad_(False)
-        self.momentum, self.begins = momentum, begins
+        if alike:
+            self.teacher.load_state_dict(self.net.state_dict())
+        self.how, self.begins = how, begins
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         x, y, ids = batch
         self.note(ids)
         if self.trainer.global_step >= self.begins:
             for slow, fast in zip(self.teacher.parameters(), self.net.parameters(), strict=True):
-                slow.lerp_(fast.detach(), 1 - self.momentum)
+                move(slow, slow.lerp(fast.detach(), 0.1), self.how)
         outputs = self.net(x)
         return F.cross_entropy(outputs, y) + F.mse_loss(outputs, self.teacher(x))
 
@@ -43,11 +57,14 @@ class Taught(Classifier):
         lambda: [Budget(flops=1e12)],
     ],
 )
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("alike", [True, False])
 @pytest.mark.filterwarnings("ignore:Training ended with")
-def test_training_is_what_it_would_be(solo: Any, make: Any) -> None:
+def test_training_is_what_it_would_be(solo: Any, make: Any, how: str, alike: bool) -> None:
+    """Also of a teacher that begins as what it is moved to, so that the first pass does not move it."""
     trained = []
     for callbacks in ([], make()):
-        module = solo.make(Taught)
+        module = solo.make(Taught, how, alike=alike)
         solo.fit(module, *callbacks, data=loader(), max_epochs=2)
         trained.append(weights(module))
     assert not differences(*trained)
@@ -73,24 +90,38 @@ def test_a_step_that_begins_late_moves_them_once_more_and_says_so(solo: Any) -> 
 
 
 class Net(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, how: str = "in place", size: int = 4) -> None:
         super().__init__()
-        self.trained, self.frozen = nn.Linear(4, 4), nn.Linear(4, 4).requires_grad_(False)
-        self.moves = nn.Linear(4, 4).requires_grad_(False)
+        self.trained, self.frozen = nn.Linear(size, 4), nn.Linear(size, 4).requires_grad_(False)
+        self.moves = nn.Linear(size, 4).requires_grad_(False)
+        self.how = how
 
-    @torch.no_grad()
     def forward(self) -> None:
-        self.moves.weight.add_(1)
+        move(self.moves.weight, self.moves.weight + 1, self.how)
 
 
-def test_after_the_first_pass_only_what_moves_is_copied() -> None:
-    net, memory = Net(), TraceMemory()
+@pytest.mark.parametrize("how", HOW)
+def test_large_ones_are_put_back_too(how: str) -> None:
+    """Of which those that no version tells of are written only where they were seen to move."""
+    net, memory = Net(how, size=2**15), TraceMemory()
     before = weights(net)
-    for expected in (4, 1, 1):
+    for _ in range(3):
         with NoTrace(net, memory=memory):
-            assert len(memory.copies._copies) == expected  # of two layers, frozen; then of what moved
             net()
-    assert not differences(before, weights(net))
+        assert not differences(before, weights(net))
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_after_the_first_step_only_what_moves_is_copied(how: str) -> None:
+    net, memory = Net(how), TraceMemory()
+    for place, expected in enumerate((4, 4, 4, 1, 1)):  # of two layers, frozen; then of what moved
+        if place == 2:
+            torch.nn.init.ones_(net.trained.weight)  # a step
+        before = weights(net)
+        with NoTrace(net, memory=memory):
+            assert len(memory.copies._copies) == expected
+            net()
+        assert not differences(before, weights(net))
 
 
 def test_where_there_is_no_memory_for_copies_it_is_found_out_without(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from litselect.callbacks import ExampleSelection
 from litselect.callbacks.ratings import labels_of
-from litselect.scoring import RaterArtifact, StatisticsRater
+from litselect.scoring import RaterArtifact, StatisticsRater, TableRater
 from litselect.selectors import Mixture, RatedSubset, Stratified, TopLoss
 from tests.callbacks.kit import CLASSES, WIDTH, Classifier
 
@@ -219,3 +219,14 @@ def test_labels_of_data_sets() -> None:
     assert labels_of(Hidden()) is None
     assert labels_of(TensorDataset(x)) is None
     assert labels_of(TensorDataset(x, y.float())) is None
+
+
+def test_a_rater_that_goes_by_ids_has_them_remembered(solo: Any) -> None:
+    """Without being told to."""
+    rater = TableRater(ROWS)
+    with torch.no_grad():
+        rater.ratings.copy_(torch.arange(ROWS))
+    artifact = RaterArtifact(rater, torch.zeros(3), {}, {})
+    module = solo.make(Classifier)
+    solo.fit(module, ExampleSelection(RatedSubset(0.5, hard=True), ratings=artifact), data=DataLoader(Counted(), BATCH))
+    assert all(min(step) % BATCH == BATCH // 2 for step in module.steps)

@@ -4,14 +4,17 @@ import functools
 import math
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop
+from litselect.callbacks.refill_queue import RefillQueue
 from litselect.selectors import RandomSubset, Selection, Selector, TopLoss
 from tests.callbacks.kit import CLASSES, WIDTH, Classifier, Notes, loader, loader_of, rows
 
@@ -388,3 +391,34 @@ def test_weights_wait_with_their_rows(solo: Any) -> None:
     assert [len(found) for found in net.weights] == [4, 8, 8]
     for found in net.weights:
         torch.testing.assert_close(found, torch.tensor([1.0, 2, 3, 4] * (len(found) // 4)), rtol=1e-4, atol=1e-4)
+
+
+# ---------------------------------------------------------------------- rows that wait, in a checkpoint
+
+KINDS: dict[str, Any] = {
+    "big-endian": np.arange(4).astype(">f4"),
+    "days": np.array(["2020-01-01", "2021-02-03"] * 2, "M8[D]"),
+    "spans": np.arange(4).astype("m8[s]"),
+    "words": [["a", b"b"], (1, None)] * 2,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_of_all_kinds_come_back(kind: str, tmp_path: Path) -> None:
+    batch, queue, again = {"x": torch.arange(4.0), "column": KINDS[kind]}, RefillQueue(), RefillQueue()
+    queue.push(batch, 4, torch.arange(4))
+    torch.save(queue.state_dict(), tmp_path / "queue.pt")
+    again.load_state_dict(torch.load(tmp_path / "queue.pt", weights_only=True))
+    found = again.pop(4, batch, 4)["column"]
+    assert type(found) is type(KINDS[kind])
+    assert [*found] == [*KINDS[kind]]
+
+
+def test_objects_are_left_out_of_a_checkpoint_that_can_be_loaded(tmp_path: Path) -> None:
+    batch = {"x": torch.arange(4.0), "files": [Path("a"), [Path("b")], "c", np.float64(1)]}
+    queue, again = RefillQueue(), RefillQueue()
+    queue.push(batch, 4, torch.arange(3))
+    with pytest.warns(UserWarning, match=r"3 rows wait .* can hold entries of PosixPath: .*goes on without"):
+        torch.save(queue.state_dict(), tmp_path / "queue.pt")
+    again.load_state_dict(torch.load(tmp_path / "queue.pt", weights_only=True))
+    assert (len(again), again.dropped, len(queue)) == (0, 3, 3)

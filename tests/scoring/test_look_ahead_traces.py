@@ -221,7 +221,7 @@ def test_torch_alone_would_be_wrong(operator: Any, estimator: Any, check: str, m
     exact = estimate("fd" if estimator == "unroll" else "unroll", case, SGD(lr=0.1), rater)
     with pytest.raises(NotImplementedError, match=r"must be .*but .* was found.*Use another"):
         estimate(estimator, case, SGD(lr=0.1), rater)
-    monkeypatch.setattr(f"litselect.scoring.meta_gradients.{check}", lambda *arguments: None)
+    monkeypatch.setattr(f"litselect.scoring.meta_gradients.{check}", lambda *_, **__: None)
     wrong = estimate(estimator, case, SGD(lr=0.1), rater)
     assert (wrong - exact).norm() > 0.1 * exact.norm()
 

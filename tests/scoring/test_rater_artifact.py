@@ -203,3 +203,10 @@ def test_what_is_refused() -> None:
     for keep in (0, 5):
         with pytest.raises(ValueError, match=rf"1 <= keep <= candidates, but got keep={keep} of candidates=4"):
             artifact_of(Own()).accept_prob(torch.zeros(1), candidates=4, keep=keep)
+
+
+def test_a_rater_in_another_memory_format_is_saved(tmp_path: Path) -> None:
+    rater = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).to(memory_format=torch.channels_last)
+    artifact_of(rater).save(tmp_path)
+    saved = load_file(tmp_path / "rater.safetensors")
+    assert torch.equal(saved["rater.0.weight"], rater[0].weight)

@@ -102,6 +102,15 @@ class ActivePhase:
         batches = limits[0] if len(limits) == 1 else trainer.num_training_batches
         return 0 if batches == math.inf else int(batches)
 
+    def epochs(self, trainer: Trainer) -> int | None:
+        """How many epochs there will be; None where steps end the training before, or nobody knows."""
+        epochs = trainer.max_epochs
+        if epochs is None or epochs < 1:
+            return None
+        length = self.epoch_length(trainer)
+        ends = trainer.max_steps > 0 and (not length or trainer.max_steps < epochs * steps_in(trainer, length))
+        return None if ends else epochs
+
     def _at(self, trainer: Trainer, place: int, length: int) -> tuple[float, float | None]:
         epochs = trainer.current_epoch + (place / length if length else 0.0)
         known: list[float] = []

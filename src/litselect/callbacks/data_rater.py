@@ -161,6 +161,11 @@ class DataRater(ExampleSelection):
         """And here."""
         self.live.heldout.require_apart(trainer)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The same, where Lightning will call no `teardown`."""
+        super().on_exception(trainer, pl_module, exception)
+        self.live.end()
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the Trainer and of workers."""
         super().teardown(trainer, pl_module, stage)

@@ -47,7 +47,7 @@ class EarlyChoice:
         if 0 < length <= place:  # of those that workers are sent for in advance, though no one will ask for them
             return None
         memory, selector, epoch = callback.memory, callback.selector, trainer.current_epoch
-        selector.at(callback.phase.progress_at(trainer, place, length), epoch, trainer.max_epochs)
+        selector.at(callback.phase.progress_at(trainer, place, length), epoch, callback.phase.epochs(trainer))
         passive = cast("Any", trainer.fit_loop)._skip_backward
         if memory is None or passive or not callback.phase.active_at(trainer, place, length):
             return None

@@ -77,16 +77,25 @@ class HeldOutData:
     def require_apart(self, trainer: Trainer) -> None:
         """See `litselect.scoring.meta_training.held_out.require_apart`, for all loaders that there are by now."""
         loaders = (trainer.val_dataloaders, trainer.test_dataloaders, trainer.predict_dataloaders)
-        others = {use: loader for use, found in zip(_USES, loaders, strict=True) for loader in _flat(found)}
-        training = {} if self.fraction is not None else {"training": trainer.train_dataloader}
+        others = [(use, loader) for use, found in zip(_USES, loaders, strict=True) for loader in _flat(found)]
+        if self._loader is None:
+            return
+        for use, loader in others:
+            require_apart(self._loader, {use: loader})
         if self.fraction is None:
-            require_apart(self._loader, {**training, **others})
+            training = _flat(trainer.train_dataloader)
+            for loader in training:
+                require_apart(self._loader, {"training": loader})
             generator = getattr(self._loader, "generator", None)
-            if generator is not None and generator is getattr(trainer.train_dataloader, "generator", None):
+            if generator is not None and any(generator is getattr(loader, "generator", None) for loader in training):
                 raise ValueError(
                     "The held-out loader must draw its order from a generator of its own, but it shares that of the "
                     "training loader, whose order it would change. Give it another generator, or none."
                 )
+
+    def forget(self) -> None:
+        """Another training begins: the place of the one before means nothing to it."""
+        self._loaded = self._loaded_size = None
 
     def end(self) -> None:
         """Let go of the loader's iterator and its workers; `begin` goes on from here."""

@@ -13,7 +13,7 @@ from torch import Tensor, distributed, nn
 
 from litselect.callbacks.held_out_data import HeldOutData
 from litselect.callbacks.ratings import STATISTICS_FROM, Ratings, seen_by_rater
-from litselect.callbacks.student_objective import Rows, StudentObjective
+from litselect.callbacks.student_objective import Declined, Rows, StudentObjective
 from litselect.callbacks.student_optimizer import read_optimizer
 from litselect.callbacks.trust import Trust
 from litselect.scoring.meta_gradients import SGD, Estimator, InnerState, LookAhead, MetaGradient, Window
@@ -109,8 +109,9 @@ class LiveRatings(Ratings):
         self._look_ahead = LookAhead(self._objective, SGD(), self._estimator)  # whose optimizer changes step by step
 
     def distrust(self) -> None:
-        """Begin anew to compare ratings with look-aheads."""
+        """Another training begins: compare ratings with look-aheads anew, and hold out what comes."""
         self.trust = Trust(self.trust.after)
+        self.heldout.forget()
 
     def end(self) -> None:
         """Let go of the Trainer and of the held-out loader."""
@@ -155,11 +156,16 @@ class LiveRatings(Ratings):
         state = InnerState([p.detach() for p in parameters], buffers, moments, steps)
         parts = self._parts(rows)
         self._look_ahead.optimizer = optimizer
-        with objective.unseen():
-            heldout = Rows(self.heldout.next(trainer, seed), None, {})
-            self.rater.train()
-            found = self._look_ahead(Window(state, parts, heldout, self._see, seed))
-        self.rater.eval()
+        objective.batch_idx = max(0, trainer.fit_loop.epoch_loop.batch_idx)
+        try:
+            with objective.unseen():
+                heldout = Rows(self.heldout.next(trainer, seed), None, {})
+                self.rater.train()
+                found = self._look_ahead(Window(state, parts, heldout, self._see, seed))
+        except Declined:  # a batch that is not trained tells nothing
+            return
+        finally:
+            self.rater.eval()
         self._estimator = self._look_ahead.estimator
         self._count(parts, heldout)
         self._learn(found)

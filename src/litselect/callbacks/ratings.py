@@ -29,6 +29,8 @@ class Ratings(ABC):
 
     by_id: bool = False
     """Whether ratings are known before a batch is loaded."""
+    asks_for_ids: bool = False
+    """Whether the ids of candidates have to be known."""
     needs: frozenset[str] = frozenset()
     """What has to come from a scoring pass."""
     excluded: Tensor | None = None
@@ -131,6 +133,7 @@ class ArtifactRatings(Ratings):
         super().__init__(artifact.fields)
         self.artifact = artifact
         self.needs = STATISTICS_FROM if artifact.follows_model else frozenset()
+        self.asks_for_ids = "ids" in asks_for(artifact.rater)
 
     def place(self, device: torch.device) -> None:
         """Move the rater."""

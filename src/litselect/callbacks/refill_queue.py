@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -76,8 +78,21 @@ class RefillQueue:
         self._rows -= k
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows that wait, on the CPU, as tensors and plain values."""
-        return {"columns": [_plain(column) for column in self._columns], "rows": self._rows, "dropped": self.dropped}
+        """The rows that wait, on the CPU, as tensors and plain values.
+
+        Rows of Python objects are left out, and are not trained after a resume: no checkpoint that holds them could be
+        loaded with ``weights_only=True``.
+        """
+        columns = [_plain(column) for column in self._columns]
+        if strange := sorted({kind for column in columns for kind in _strange(column)}):
+            warnings.warn(
+                f"{self._rows} rows wait for a full training batch, but no checkpoint can hold entries of "
+                f"{', '.join(strange)}: a run that resumes from it goes on without these rows. Let the collate "
+                "function return tensors, numbers or strings.",
+                stacklevel=2,
+            )
+            return {"columns": [], "rows": 0, "dropped": self.dropped + self._rows}
+        return {"columns": columns, "rows": self._rows, "dropped": self.dropped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`; the rows follow the next batch to its device.
@@ -108,8 +123,22 @@ def _plain(column: Column) -> Any:
     if not isinstance(column, np.ndarray):
         return column
     array = cast("Any", column)
-    values = torch.from_numpy(array.copy()) if array.dtype.kind in "biufc" else array.tolist()  # pyright: ignore[reportUnknownMemberType]
-    return {"array": values, "dtype": array.dtype.str}
+    if array.dtype.kind in "mM":  # times are numbers, which torch knows by that name alone
+        array = array.astype(np.int64)
+    native = array.astype(array.dtype.newbyteorder("="))  # a copy
+    values = torch.from_numpy(native) if array.dtype.kind in "biufc" else native.tolist()  # pyright: ignore[reportUnknownMemberType]
+    return {"array": values, "dtype": cast("Any", column).dtype.str}
+
+
+def _strange(value: Any) -> Iterator[str]:
+    """The kinds of objects in a column that a checkpoint can't hold."""
+    if isinstance(value, dict):
+        value = cast("Any", value)["array"]
+    if type(value) in (list, tuple):
+        for item in cast("list[Any]", value):
+            yield from _strange(item)
+    elif not isinstance(value, torch.Tensor) and type(value) not in (str, bytes, int, float, bool, complex, type(None)):
+        yield type(value).__name__
 
 
 def _restored(column: Any) -> Column:

@@ -137,9 +137,8 @@ class SelectionSession:
             self._auto.begin(self.trainer)
         selects = self._looks and (self._auto is None or self._auto.selects)
         self._selecting = self.selection is not None or selects
-        callback.selector.at(
-            callback.phase.progress(self.trainer) or 0.0, self.trainer.current_epoch, self.trainer.max_epochs
-        )
+        progress, epochs = callback.phase.progress(self.trainer), callback.phase.epochs(self.trainer)
+        callback.selector.at(progress or 0.0, self.trainer.current_epoch, epochs)
         known = self._scorer.know(
             batch, batch_idx, n, self._ids, selecting=self._selecting, chosen=self.selection is not None
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from litselect.callbacks.quiet import quiet
 from litselect.scoring import CaptureError, LossWeights
+from litselect.scoring.batch_lender import BatchLender
 from litselect.scoring.meta_gradients import LossObjective
 from litselect.scoring.meta_gradients.objective import Buffers
 from litselect.scoring.no_trace import NoTrace, TraceMemory
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
     from litselect.scoring.loss_source import LossFunction
+
+
+class Declined(Exception):
+    """The step returned nothing: it does not train on this batch."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class StudentObjective(LossObjective):
         half: Literal["bf16"] | None = "bf16" if str(trainer.precision) == "bf16-mixed" else None
         super().__init__(module, given or _no_losses, precision=half)
         self._trainer, self._module, self._given = trainer, module, given
-        self.batch_idx = 0
+        self.batch_idx = 0  # for the step
         self._memory = TraceMemory()
 
     def live(self) -> tuple[list[Tensor], Buffers]:
@@ -87,13 +92,13 @@ class StudentObjective(LossObjective):
                 )
             return loss
 
-        return self._run(weighted, parameters, buffers, batch.batch)
+        return self._run(weighted, parameters, buffers, batch.batch, self._inner_batches)
 
     def outer(self, parameters: list[Tensor], buffers: Buffers, batch: Rows) -> Tensor:
         """The loss of a held-out batch."""
         if self._given is not None:
             return super().outer(parameters, buffers, batch.batch)
-        return self._run(lambda _, rows: self._step(rows), parameters, buffers, batch.batch)
+        return self._run(lambda _, rows: self._step(rows), parameters, buffers, batch.batch, self._outer_batches)
 
     @contextmanager
     def unseen(self) -> Generator[None]:
@@ -107,21 +112,28 @@ class StudentObjective(LossObjective):
             yield
 
     def _run(
-        self, function: Callable[[Any, Any], Tensor], parameters: list[Tensor], buffers: Buffers, batch: Any
+        self,
+        function: Callable[[Any, Any], Tensor],
+        parameters: list[Tensor],
+        buffers: Buffers,
+        batch: Any,
+        batches: BatchLender,
     ) -> Tensor:
         # Under float16 small gradients vanish, and there is no scaler here: then the look-ahead runs in float32.
         half = str(self._trainer.precision) == "16-mixed"
         with nullcontext() if half else self._trainer.precision_plugin.train_step_context():
-            return super()._run(function, parameters, buffers, batch)
+            return super()._run(function, parameters, buffers, batch, batches)
 
     def _step(self, batch: Any) -> Tensor:
         arguments = cast("Any", self._trainer.fit_loop.epoch_loop)._build_kwargs(OrderedDict(), batch, self.batch_idx)
         output: Any = self._module.training_step(*arguments.values())
+        if output is None:
+            raise Declined
         loss: Any = cast("dict[str, Any]", output).get("loss") if isinstance(output, dict) else output
         if not isinstance(loss, Tensor):
             raise CaptureError(
                 f"A look-ahead needs the loss of {type(self._module).__name__}.training_step, but it returned "
-                f"{type(loss).__name__}. Return a loss for every batch, or define `example_losses(self, batch)`."
+                f"{type(loss).__name__}. Return a loss, or define `example_losses(self, batch)`."
             )
         return loss
 

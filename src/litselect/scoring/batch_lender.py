@@ -42,9 +42,9 @@ class BatchLender:
         self.writes = self._copies = any(tensor._version != version for tensor, version in versions)
         if self.writes and not copies:
             raise RuntimeError(
-                "A scoring pass leaves the batch as it is, but training_step wrote to a tensor of its batch in place, "
-                "which it had not done in the first batch, so that the rows would be trained as it changed them. Let "
-                "it write to a copy: x = x.clone()."
+                "Scoring passes and look-ahead steps leave the batch as it is, but training_step wrote to a tensor of "
+                "its batch in place, which it had not done in the first batch, so that the rows would be trained as it "
+                "changed them. Let it write to a copy: x = x.clone()."
             )
 
 

@@ -19,12 +19,17 @@ class Watched:
 
     Args:
         parameters: all of them.
-        copied: ids of those of which there are copies.
+        copied: by id, those of which there are copies.
     """
 
-    def __init__(self, parameters: list[nn.Parameter], copied: set[int]) -> None:
+    def __init__(self, parameters: list[nn.Parameter], copied: dict[int, nn.Parameter]) -> None:
         self._parameters, self.copied = parameters, copied
         self._versions = [*map(_version_of, parameters)]
+
+    def versions_of_trained(self) -> list[int]:
+        """Of parameters that get gradients, as the pass began."""
+        pairs = zip(self._parameters, self._versions, strict=True)
+        return [version for parameter, version in pairs if parameter.requires_grad]
 
     def moved(self) -> dict[int, nn.Parameter]:
         """Those that have another version by now."""
@@ -42,46 +47,62 @@ class Watched:
 class MovedParameters:
     """Which parameters a step moves itself, as a mean teacher's or a momentum encoder's, so that passes copy them.
 
-    The first pass keeps copies of all that are not trained, if there is memory for them. Later ones keep copies of
-    those alone that were seen to move; of the others their versions tell that they did not.
+    At first passes keep copies of all that are not trained, if there is memory for them, and compare: until one comes
+    after the first step of the optimizer, since before that a teacher is often what it is moved to. Later ones keep
+    copies of those alone that were seen to move; of the others their versions tell that they did not, unless a step
+    begins later to write through ``.data``, which makes no version.
 
-    Cost: one copy of the parameters without gradients, once; then a look at the version of each parameter.
+    Cost: a copy of the parameters without gradients, in the passes of the first two batches or so; then a look at the
+    version of each parameter.
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, nn.Parameter] | None = None  # by id; None before the first pass
+        self._known: dict[int, nn.Parameter] = {}  # by id
+        self._quiet: set[int] = set()  # of those, ids of such as their version does not tell of
+        self._began: list[int] | None = None  # versions of those that are trained
+        self._compares = True
 
     def watch(self, modules: list[nn.Module], tensors: list[torch.Tensor], copies: TensorCopies) -> Watched:
         """Begin a pass: copy `tensors`, and the parameters of `modules` that may be moved."""
         owned = [own for module in modules if (own := cast("Any", module)._parameters)]
         parameters = [parameter for own in owned for parameter in own.values() if parameter is not None]
-        if self._known is None:
-            kept = [parameter for parameter in parameters if not parameter.requires_grad]
-        else:
-            kept = [*self._known.values()]
+        if any(map(torch.is_inference, parameters)):  # which nothing may change in place: they have no version
+            parameters = [parameter for parameter in parameters if not parameter.is_inference()]
+        kept = [one for one in parameters if not one.requires_grad] if self._compares else [*self._known.values()]
         kept = [one for one in kept if type(one) is nn.Parameter]  # others are spread over devices, or packed
+        copies.always = self._quiet
         try:
             copies.save([*tensors, *kept])
         except torch.OutOfMemoryError:
-            if self._known is not None:
+            if not self._compares:
                 raise
-            kept = []
-            copies.save(tensors)
-        if any(map(torch.is_inference, parameters)):  # which nothing may change in place: they have no version
-            parameters = [parameter for parameter in parameters if not parameter.is_inference()]
-        return Watched(parameters, {*map(id, kept)})
+            self._compares = False  # versions have to do
+            return self.watch(modules, tensors, copies)
+        return Watched(parameters, {id(one): one for one in kept})
 
-    def look(self, module: nn.Module, watched: Watched) -> bool:
+    def look(self, module: nn.Module, watched: Watched, copies: TensorCopies) -> bool:
         """Note what has moved; to be called before copies are put back. Answers whether anything has."""
         found = watched.moved()
-        if late := found.keys() - watched.copied:
+        if self._compares:
+            quiet = {key: one for key, one in watched.copied.items() if key not in found and copies.differs(one)}
+            self._quiet.update(quiet)
+            found |= quiet
+            self._compares = not self._has_stepped(watched)
+        if late := found.keys() - watched.copied.keys():
             names = [name for name, parameter in module.named_parameters() if id(parameter) in late]
             warnings.warn(
                 f"A scoring pass leaves the module as it is, but {type(module).__name__}.training_step began to move "
-                f"{len(late)} of its parameters in it ({', '.join(names[:3])}), which was not to be expected: "
-                "they were moved once more than training alone would have. From now on they are put back. Move them in "
+                f"{len(late)} of its parameters in it ({', '.join(names[:3])}), which was not to be expected: they "
+                "were moved once more than training alone would have. From now on they are put back. Move them in "
                 "on_train_batch_end, so that passes leave them alone.",
                 stacklevel=2,
             )
-        self._known = {**(self._known or {}), **found}
+        self._known |= found
         return bool(found)
+
+    def _has_stepped(self, watched: Watched) -> bool:
+        """Whether the optimizer has, since the first pass began; or there is none."""
+        trained = watched.versions_of_trained()
+        if self._began is None:
+            self._began = trained
+        return not trained or trained != self._began

@@ -80,7 +80,7 @@ class NoTrace(AbstractContextManager["NoTrace"]):
 
     def put_back(self) -> None:
         """Put everything back now; the module may run on, and this can be called again."""
-        moved = self._memory.moved.look(self._module, self._watched)
+        moved = self._memory.moved.look(self._module, self._watched, self._memory.copies)
         for restore in self._restore:
             restore()
         if moved:

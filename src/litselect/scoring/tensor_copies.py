@@ -19,6 +19,7 @@ class TensorCopies:
     def __init__(self) -> None:
         self._copies: dict[int, tuple[Tensor, Tensor]] = {}  # by id: the tensor, which keeps the id alive, and a copy
         self._saved: list[tuple[Tensor, Tensor, int, bool]] = []  # with its version, and whether it has a graph
+        self.always: set[int] = set()  # ids of those that are written to though their version does not tell
 
     def save(self, tensors: list[Tensor]) -> None:
         """Copy `tensors`; copies of others are given up."""
@@ -36,10 +37,14 @@ class TensorCopies:
                 cast("Any", torch)._foreach_copy_([copy for _, copy in pairs], [tensor for tensor, _ in pairs])
         self._saved = [(tensor, copy, tensor._version, tensor.requires_grad) for tensor, copy in pairs]
 
+    def differs(self, tensor: Tensor) -> bool:
+        """Whether `tensor` holds something else than its copy. The host waits for the device."""
+        return not torch.equal(tensor, self._copies[id(tensor)][1])
+
     def restore(self) -> None:
         """Put back what `save` copied; again, if it was written to again."""
         for tensor, copy, version, graph in self._saved:
-            if tensor._version != version:
+            if tensor._version != version or id(tensor) in self.always:
                 with torch.no_grad():
                     tensor.copy_(copy)
             elif tensor.numel() <= _SMALL:

@@ -12,6 +12,9 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import checkpoint
 
+from litselect.scoring.batch_lender import BatchLender
+from litselect.scoring.rows import count_rows
+
 Buffers = dict[str, Tensor]
 LossFunction = Callable[[Any, Any], Tensor]
 """``loss_fn(module, batch) -> Tensor[N]``."""
@@ -57,6 +60,7 @@ class LossObjective:
             raise ValueError(f'Expected precision=None or "bf16", but got {precision!r}. Use "bf16".')
         self._call = _Call(module)
         self._loss_fn, self._outer_loss_fn = loss_fn, outer_loss_fn or loss_fn
+        self._inner_batches, self._outer_batches = BatchLender(), BatchLender()  # which may be of different kinds
         self.precision = precision
         self.names = [name for name, p in self._call.named_parameters() if p.requires_grad]
         dtypes = {p.dtype for p in module.parameters() if p.requires_grad}
@@ -76,7 +80,7 @@ class LossObjective:
 
     def losses(self, parameters: list[Tensor], buffers: Buffers, batch: Any) -> Tensor:
         """The losses of a batch, ``[N]``."""
-        return self._run(self._loss_fn, parameters, buffers, batch)
+        return self._run(self._loss_fn, parameters, buffers, batch, self._inner_batches)
 
     def inner(self, parameters: list[Tensor], buffers: Buffers, batch: Any, weights: Tensor) -> Tensor:
         """The weighted sum of the losses of `batch`."""
@@ -91,17 +95,32 @@ class LossObjective:
 
     def outer(self, parameters: list[Tensor], buffers: Buffers, batch: Any) -> Tensor:
         """The mean loss of a held-out batch."""
-        return self._run(self._outer_loss_fn, parameters, buffers, batch).mean()
+        return self._run(self._outer_loss_fn, parameters, buffers, batch, self._outer_batches).mean()
 
-    def _run(self, function: LossFunction, parameters: list[Tensor], buffers: Buffers, batch: Any) -> Tensor:
+    def _run(
+        self, function: LossFunction, parameters: list[Tensor], buffers: Buffers, batch: Any, batches: BatchLender
+    ) -> Tensor:
         values = {**dict(zip(self.names, parameters, strict=True)), **buffers}
-        with sdpa_kernel(SDPBackend.MATH), self._autocast(parameters[0].device.type), _whole_graphs():
-            losses, written = functional_call(self._call, values, (function, batch))
+        with (
+            sdpa_kernel(SDPBackend.MATH),
+            self._autocast(parameters[0].device.type),
+            _whole_graphs(),
+            _lent(batch, batches) as own,
+        ):
+            losses, written = functional_call(self._call, values, (function, own))
         buffers.update((name, b.detach()) for name, b in written.items() if name in buffers)  # also those it replaced
         return losses.float() if losses.dtype in (torch.bfloat16, torch.float16) else losses
 
     def _autocast(self, device: str) -> AbstractContextManager[Any]:
         return torch.autocast(device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+
+def _lent(batch: Any, batches: BatchLender) -> AbstractContextManager[Any]:
+    """A batch that a loss may change, as it is run on it again; as it is where nobody knows its rows: a graph, say."""
+    try:
+        return batches.lent(batch, count_rows(batch))
+    except ValueError:
+        return nullcontext(batch)
 
 
 @contextmanager

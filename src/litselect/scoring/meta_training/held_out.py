@@ -41,7 +41,7 @@ def carve(loader: Any, fraction: float, seed: int) -> tuple[DataLoader[Any], Dat
     if not (0 < fraction < 1 and 1 <= held < n):
         raise ValueError(
             f"The fraction that is held out must leave examples on both sides, but got {fraction!r} of {n} examples. "
-            "Pass for instance heldout_loader=0.05, or a loader."
+            "Pass for instance 0.05, or a loader."
         )
     order = cast("list[int]", cast("Any", torch.randperm(n, generator=torch.Generator().manual_seed(seed))).tolist())
     return _of(loader, Subset(dataset, sorted(order[held:]))), _of(loader, Subset(dataset, sorted(order[:held])))
@@ -71,7 +71,7 @@ def require_apart(heldout: Any, others: dict[str, Any]) -> None:
             raise ValueError(
                 f"A rater is fitted to the held-out examples, so they must serve nothing else, but the held-out loader "
                 f"delivers examples that are used for {use}, too. Hold out others: a part of the training data that "
-                "is taken out of it (heldout_loader=0.05)."
+                "is taken out of it by index (pass a fraction, such as 0.05, in place of a loader)."
             )
 
 

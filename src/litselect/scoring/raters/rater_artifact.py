@@ -142,9 +142,10 @@ class RaterArtifact:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         kind = type(self.rater)
-        weights = {f"rater.{name}": t.detach().cpu().clone() for name, t in self.rater.state_dict().items()}
-        (folder / _SCORES).unlink(missing_ok=True)  # of another rater, perhaps
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.rater.state_dict().items()}
+        weights = {f"rater.{name}": tensor.clone() for name, tensor in state.items()}
         save_file({**weights, "quantiles": self.quantiles}, folder / _WEIGHTS)
+        (folder / _SCORES).unlink(missing_ok=True)  # of another rater, perhaps
         if self.cached:
             save_file({digest: scores.contiguous() for digest, scores in self.cached.items()}, folder / _SCORES)
         facts = {
