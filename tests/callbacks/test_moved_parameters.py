@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from litselect.callbacks import Budget, ExampleSelection, SelectiveBackprop
-from litselect.scoring import ScoringPass
+from litselect.scoring import ScoringPass, moved_parameters
 from litselect.scoring.moved_parameters import MovedParameters
 from litselect.scoring.no_trace import NoTrace, TraceMemory
 from litselect.scoring.tensor_copies import TensorCopies
@@ -122,6 +122,17 @@ def test_after_the_first_step_only_what_moves_is_copied(how: str) -> None:
             assert len(memory.copies._copies) == expected
             net()
         assert not differences(before, weights(net))
+
+
+def test_it_does_not_compare_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the optimizer writes through ``.data``, no version tells of a step."""
+    monkeypatch.setattr(moved_parameters, "_MOST", 3)
+    net, memory = Net(), TraceMemory()
+    copies = []
+    for _ in range(5):
+        with NoTrace(net, memory=memory):
+            copies.append(len(memory.copies._copies))
+    assert copies == [4, 4, 4, 0, 0]
 
 
 def test_where_there_is_no_memory_for_copies_it_is_found_out_without(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from litselect.scoring.tensor_copies import TensorCopies
 
 _version_of: Final = attrgetter("_version")
+_MOST: Final = 64
 
 
 class Watched:
@@ -52,15 +53,15 @@ class MovedParameters:
     copies of those alone that were seen to move; of the others their versions tell that they did not, unless a step
     begins later to write through ``.data``, which makes no version.
 
-    Cost: a copy of the parameters without gradients, in the passes of the first two batches or so; then a look at the
-    version of each parameter.
+    Cost: a copy of the parameters without gradients, in the passes of the first two batches or so (64 passes at most,
+    for optimizers that write through ``.data``); then a look at the version of each parameter.
     """
 
     def __init__(self) -> None:
         self._known: dict[int, nn.Parameter] = {}  # by id
         self._quiet: set[int] = set()  # of those, ids of such as their version does not tell of
         self._began: list[int] | None = None  # versions of those that are trained
-        self._compares = True
+        self._passes_left = _MOST  # that compare
 
     def watch(self, modules: list[nn.Module], tensors: list[torch.Tensor], copies: TensorCopies) -> Watched:
         """Begin a pass: copy `tensors`, and the parameters of `modules` that may be moved."""
@@ -68,26 +69,26 @@ class MovedParameters:
         parameters = [parameter for own in owned for parameter in own.values() if parameter is not None]
         if any(map(torch.is_inference, parameters)):  # which nothing may change in place: they have no version
             parameters = [parameter for parameter in parameters if not parameter.is_inference()]
-        kept = [one for one in parameters if not one.requires_grad] if self._compares else [*self._known.values()]
+        kept = [one for one in parameters if not one.requires_grad] if self._passes_left else [*self._known.values()]
         kept = [one for one in kept if type(one) is nn.Parameter]  # others are spread over devices, or packed
         copies.always = self._quiet
         try:
             copies.save([*tensors, *kept])
         except torch.OutOfMemoryError:
-            if not self._compares:
+            if not self._passes_left:
                 raise
-            self._compares = False  # versions have to do
+            self._passes_left = 0  # versions have to do
             return self.watch(modules, tensors, copies)
         return Watched(parameters, {id(one): one for one in kept})
 
     def look(self, module: nn.Module, watched: Watched, copies: TensorCopies) -> bool:
         """Note what has moved; to be called before copies are put back. Answers whether anything has."""
         found = watched.moved()
-        if self._compares:
+        if self._passes_left:
             quiet = {key: one for key, one in watched.copied.items() if key not in found and copies.differs(one)}
             self._quiet.update(quiet)
             found |= quiet
-            self._compares = not self._has_stepped(watched)
+            self._passes_left = 0 if self._has_stepped(watched) else self._passes_left - 1
         if late := found.keys() - watched.copied.keys():
             names = [name for name, parameter in module.named_parameters() if id(parameter) in late]
             warnings.warn(
