@@ -5,7 +5,7 @@ import random
 import sys
 import warnings
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -57,6 +57,26 @@ class Validated(Classifier):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.log("val_loss", self.losses(batch).mean())
+
+
+class Changing(Classifier):
+    """Takes its batch apart, or writes to it."""
+
+    def __init__(self, how: Literal["pops", "writes"]) -> None:
+        super().__init__()
+        self.how = how
+        self.means = Notes()  # of the inputs of each step on a graph, as they came
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y, ids = batch
+        self.note(ids)
+        if torch.is_grad_enabled():
+            self.means.append(x.mean().item())
+        if self.how == "pops":
+            batch.clear()
+        else:
+            x.sub_(100)
+        return F.cross_entropy(self.net(x), y)
 
 
 class Kit:

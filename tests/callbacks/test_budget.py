@@ -18,7 +18,7 @@ from litselect.schedules import Cosine
 from litselect.scoring import ScoringPass
 from litselect.selectors import RandomSubset, TopLoss
 from tests.callbacks import ranks
-from tests.callbacks.kit import Classifier, Kit, Validated, loader, loader_of
+from tests.callbacks.kit import Changing, Classifier, Kit, Validated, loader, loader_of
 
 ROWS, BATCH = 40, 8
 PRICES: Any = {"load": [[8, 0.08]], "train": [[4, 3.0], [8, 4.0]], "score": [[8, 1.0]], "select": [[8, 0.5]]}
@@ -410,22 +410,11 @@ def test_counting_operations_leaves_no_trace(solo: Kit) -> None:
 @pytest.mark.parametrize("unit", ["flops", "candidates"])
 @pytest.mark.parametrize("selects", [False, True])
 def test_a_step_that_changes_its_batch(solo: Kit, how: str, unit: str, selects: bool) -> None:
-    class Changes(Classifier):
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            x, y, ids = batch
-            self.note(ids)
-            seen.append(x.mean().item())
-            if how == "pops":
-                batch.clear()
-            else:
-                x.sub_(100)
-            return torch.nn.functional.cross_entropy(self.net(x), y)
-
-    seen: list[float] = []
     budget = Budget(**{unit: 8 * 60 * 7 if unit == "flops" else 56})  # type: ignore[arg-type]
-    fit(solo, budget, *([ExampleSelection(TopLoss(keep=1.0))] if selects else []), module=solo.make(Changes))
+    module = solo.make(Changing, how)
+    fit(solo, budget, *([ExampleSelection(TopLoss(keep=1.0))] if selects else []), module=module)
     assert budget.progress == 1
-    assert max(map(abs, seen)) < 2
+    assert max(map(abs, module.means)) < 2
 
 
 def test_operations_are_counted_of_a_batch_that_all_hooks_have_seen(solo: Kit) -> None:

@@ -13,7 +13,7 @@ from litselect.callbacks import ExampleSelection, SelectiveBackprop, proxy_train
 from litselect.callbacks.proxy_training import ProxyTraining
 from litselect.scoring import ScoringPass
 from litselect.selectors import KeepAll, TopLoss
-from tests.callbacks.kit import CLASSES, WIDTH, Classifier, differences, loader, rows
+from tests.callbacks.kit import CLASSES, WIDTH, Changing, Classifier, differences, loader, rows
 
 N, BATCH = 48, 12  # four batches an epoch
 
@@ -148,22 +148,6 @@ def test_a_proxy_with_batch_norm_and_one_row(solo: Any) -> None:
     assert len(proxy.batches) == 1
 
 
-class Takes(Classifier):
-    """Takes the parts out of its batch, or writes to them."""
-
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        self.how = how
-
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        x, y, _ = batch
-        if self.how == "pops":
-            batch.clear()
-        else:
-            x.sub_(100)
-        return F.cross_entropy(self.net(x), y)
-
-
 @pytest.mark.parametrize("how", ["pops", "writes"])
 def test_a_proxy_is_trained_on_what_the_step_had_not_changed_yet(solo: Any, how: str) -> None:
     seen: list[float] = []
@@ -175,7 +159,7 @@ def test_a_proxy_is_trained_on_what_the_step_had_not_changed_yet(solo: Any, how:
 
     proxy = Sees()
     scoring = ScoringPass(proxy=proxy, proxy_optimizer=torch.optim.SGD(proxy.parameters(), 0.1))
-    solo.fit(solo.make(Takes, how), ExampleSelection(TopLoss(0.5), scoring=scoring), data=loader(N, BATCH))
+    solo.fit(solo.make(Changing, how), ExampleSelection(TopLoss(0.5), scoring=scoring), data=loader(N, BATCH))
     assert len(seen) == 2 * N // BATCH
     assert max(map(abs, seen)) < 2
 

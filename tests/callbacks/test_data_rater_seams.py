@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 from litselect.callbacks import DataRater, ExampleSelection
 from litselect.scoring import RaterArtifact, RaterTrainer, TableRater
 from litselect.selectors import RatedSubset
-from tests.callbacks.kit import CLASSES, WIDTH, Classifier, loader, rows
+from tests.callbacks.kit import CLASSES, WIDTH, Changing, Classifier, loader, rows
 from tests.callbacks.test_data_rater import FAST, Linear, heldout
 from tests.callbacks.test_ratings import Counted
 from tests.callbacks.twins import Net, observe, unlike
@@ -83,29 +83,13 @@ def test_a_generator_that_both_loaders_draw_from_is_refused(solo: Any) -> None:
         solo.fit(solo.make(Classifier), DataRater(heldout=heldout(generator=draw), **FAST), data=training)
 
 
-class Changes(Classifier):
-    """Takes its batch apart, or writes to it."""
-
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        self.how = how
-
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        x, y, _ = batch
-        if self.how == "pops":
-            batch.clear()
-        else:
-            x.mul_(0.5)
-        return F.cross_entropy(self.net(x), y)
-
-
 @pytest.mark.parametrize("how", ["pops", "writes"])
 @pytest.mark.parametrize("settings", [{}, {"inner_steps": 2}, {"estimator": "fd"}])
 def test_a_step_that_changes_its_batch_is_looked_ahead_on_one_of_its_own(solo: Any, how: str, settings: Any) -> None:
     trained = []
     judges = [[*rows(8)] for _ in range(2)]
     for ours in ((), (DataRater(rater=Linear(), heldout=judges, keep=1.0, **FAST, **settings),)):
-        module = solo.make(Changes, how)
+        module = solo.make(Changing, how)
         solo.fit(module, *ours, data=loader(32))
         trained.append(torch.cat([p.reshape(-1) for p in module.parameters()]))
     assert torch.equal(*trained)
