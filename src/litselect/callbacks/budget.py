@@ -15,7 +15,6 @@ import torch
 from litselect.callbacks.batch_sizes import declared_batch_size
 from litselect.callbacks.callback_base import CallbackBase
 from litselect.callbacks.check_state import check_state
-from litselect.callbacks.loop_patch import restore
 from litselect.callbacks.operations import Operations
 from litselect.callbacks.prices import Prices
 from litselect.callbacks.work import Work
@@ -119,7 +118,6 @@ class Budget(CallbackBase):
         self._pending = 0.0
         self._count: WorkCount | None = None
         self._operations: Operations | None = None
-        self._seam: tuple[Any, str, Any] | None = None  # what was put into the loop
 
     @property
     def progress(self) -> float:
@@ -163,7 +161,7 @@ class Budget(CallbackBase):
             self._foretell(trainer, self._at_plain_pace(trainer))
         self._count = WorkCount(trainer, self)
         if self._operations is not None:
-            self._count_operations(trainer, pl_module, self._operations, self._count.selection)
+            self._operations.listen(trainer, pl_module, self._count.selection, self._reprice)
         self._started, self._pending = perf_counter(), 0.0
         if self.progress >= 1:
             trainer.should_stop = True
@@ -216,9 +214,9 @@ class Budget(CallbackBase):
         """Give the Trainer its own limit back."""
         if stage == "fit" and self._limit is not None:
             trainer.fit_loop.max_epochs = self._limit
-        if self._seam is not None:
-            restore(*self._seam)
-        self._limit = self._started = self._count = self._operations = self._seam = None
+        if self._operations is not None:
+            self._operations.leave()
+        self._limit = self._started = self._count = self._operations = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """The same, where training was left in the middle."""
@@ -251,19 +249,8 @@ class Budget(CallbackBase):
         self._forecast = state["forecast"] if state["amount"] == self.amount else 0  # another amount lasts otherwise
         self._resumed = state["spent"] > self._before  # or it is a finder that goes back to where nothing was done
 
-    def _count_operations(
-        self, trainer: Trainer, module: LightningModule, operations: Operations, selection: Any
-    ) -> None:
-        """Count those of each new shape, once all hooks have seen the batch, and none has declined it."""
-        loop: Any = trainer.fit_loop.epoch_loop.automatic_optimization
-        run = loop.run
-
-        def count_then_run(optimizer: Any, batch_idx: int, kwargs: dict[str, Any]) -> Any:
-            self.prices = operations.prices(trainer, module, kwargs["batch"], selection)
-            return run(optimizer, batch_idx, kwargs)
-
-        loop.run = count_then_run
-        self._seam = loop, "run", count_then_run
+    def _reprice(self, prices: Prices | None) -> None:
+        self.prices = prices
 
     def _charge(self, work: Work, trainer: Trainer) -> None:
         if self.unit == "seconds":

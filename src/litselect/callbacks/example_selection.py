@@ -142,11 +142,7 @@ class ExampleSelection(CallbackBase):
         if scoring is None:
             scoring = "ledger" if selector.remembers and rescore_every == 1 and max_age == 0 else ScoringPass()
         self.ratings = as_ratings(ratings)
-        keeps = (
-            ledger
-            or bool(selector.needs & REMEMBERED)
-            or (self.ratings is not None and (self.ratings.by_id or self.ratings.asks_for_ids))
-        )
+        keeps = ledger or bool(selector.needs & REMEMBERED) or bool(self.ratings and self.ratings.asks_for_ids)
         self.plan = ScorePlan.of(scoring, rescore_every, max_age, keeps, not selector.needs)
         self.scoring = scoring if isinstance(scoring, ScoringPass) else ScoringPass()
         check_when(when_unprofitable, scoring)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator, Hashable
+from collections.abc import Callable, Generator, Hashable
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from litselect.callbacks.batch_sizes import fewest_rows
+from litselect.callbacks.loop_patch import restore
 from litselect.callbacks.price import Price
 from litselect.callbacks.prices import Prices
 from litselect.callbacks.quiet import quiet
@@ -50,6 +51,27 @@ class Operations:
                 f"{type(module).__name__} optimizes manually. Give Budget(flops=...) prices=, in operations."
             )
         self._known: dict[Hashable, Prices] = {}
+        self._seam: tuple[Any, str, Any] | None = None  # what was put into the loop
+
+    def listen(
+        self, trainer: Trainer, module: LightningModule, selection: Any, tell: Callable[[Prices | None], None]
+    ) -> None:
+        """Until `leave`, tell the prices of each batch, once all hooks have seen it and none has declined it."""
+        loop: Any = trainer.fit_loop.epoch_loop.automatic_optimization
+        run = loop.run
+
+        def count_then_run(optimizer: Any, batch_idx: int, kwargs: dict[str, Any]) -> Any:
+            tell(self.prices(trainer, module, kwargs["batch"], selection))
+            return run(optimizer, batch_idx, kwargs)
+
+        loop.run = count_then_run
+        self._seam = loop, "run", count_then_run
+
+    def leave(self) -> None:
+        """Put the loop back. Harmless when called again."""
+        if self._seam is not None:
+            restore(*self._seam)
+            self._seam = None
 
     def prices(self, trainer: Trainer, module: LightningModule, batch: Any, selection: Any) -> Prices | None:
         """The operations of each kind of work on examples shaped as those of `batch`.

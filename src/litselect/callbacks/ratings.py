@@ -90,7 +90,7 @@ class TableRatings(Ratings):
         ValueError: if it is not a vector of finite numbers.
     """
 
-    by_id = True
+    by_id = asks_for_ids = True
 
     def __init__(self, table: Tensor) -> None:
         super().__init__(default_fields)
