@@ -54,10 +54,3 @@ class Bootstrap:
         reach = math.exp(quantile * widening * float(np.log(everyone.clip(least, most)).std()))
         low, high = min(low, min(value, most) / reach), max(high, max(value, least) * reach)
         return (0.0 if low < least else float(low)), (math.inf if high > most else float(high))
-
-
-def half_width(values: Array) -> float:
-    """Of the confidence interval of a mean, Student's t: of two values or more."""
-    from scipy.stats import t
-
-    return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1)) / math.sqrt(len(values))

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.report.bootstrap import Array, Bootstrap, half_width
+from experiments.report.bootstrap import Array, Bootstrap
 from experiments.report.error_curve import ErrorCurve
+from experiments.report.statistics import Spread
 
 FEWEST_BUDGETS = 5
 
@@ -70,7 +71,7 @@ def multiplier(budgets: Array, uniform: Array, budget: float, errors: Array) -> 
         found = ErrorCurve(budgets, resampled.means(uniform)).budget_for(resampled.means(errors[:, None])[0])
         low, high = resampled.interval(value, found / budget, least, most)
         beside = uniform[:, np.abs(np.log(budgets / budget)).argmin()]
-        margin = half_width(errors - beside)
+        margin = Spread(0.0, float((errors - beside).std(ddof=1)), len(errors)).margin  # wherever the mean lies
         worse, better = curve.budget_for(errors.mean() + np.array([margin, -margin])) / budget
         low, high = min(low, float(worse)), max(high, float(better))
     return Multiplier(value, low, high, least, most, len(errors))

@@ -19,7 +19,7 @@ from litselect.callbacks.rater_requirements import check_rater, require_settings
 from litselect.scoring import StatisticsRater
 from litselect.scoring.meta_gradients import Estimator
 from litselect.scoring.meta_gradients.private_streams import seeded
-from litselect.scoring.raters import Fields, asks_for, default_fields
+from litselect.scoring.raters import Fields, default_fields
 from litselect.selectors import Mixture, RatedSubset, Selector, Stratified
 
 if TYPE_CHECKING:
@@ -129,8 +129,6 @@ class DataRater(ExampleSelection):
             fields or default_fields,
             seed,
         )
-        by_id = "ids" in asks_for(self.rater) or self.live.heldout.fraction is not None
-        settings["ledger"] = settings.get("ledger", False) or by_id  # which knows the ids
         super().__init__(selector, ratings=self.live, **settings)
 
     @property

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
 _ROWS = 64  # of a held-out batch, where the training loader declares none
-_USES = ("validation", "testing", "prediction")
+_USES = ("training", "validation", "testing", "prediction")
 
 
 class HeldOutData:
@@ -76,22 +76,19 @@ class HeldOutData:
 
     def require_apart(self, trainer: Trainer) -> None:
         """See `litselect.scoring.meta_training.held_out.require_apart`, for all loaders that there are by now."""
-        loaders = (trainer.val_dataloaders, trainer.test_dataloaders, trainer.predict_dataloaders)
-        others = [(use, loader) for use, found in zip(_USES, loaders, strict=True) for loader in _flat(found)]
         if self._loader is None:
             return
-        for use, loader in others:
-            require_apart(self._loader, {use: loader})
-        if self.fraction is None:
-            training = _flat(trainer.train_dataloader)
-            for loader in training:
-                require_apart(self._loader, {"training": loader})
-            generator = getattr(self._loader, "generator", None)
-            if generator is not None and any(generator is getattr(loader, "generator", None) for loader in training):
-                raise ValueError(
-                    "The held-out loader must draw its order from a generator of its own, but it shares that of the "
-                    "training loader, whose order it would change. Give it another generator, or none."
-                )
+        training = [] if self.fraction is not None else _flat(trainer.train_dataloader)
+        others = (trainer.val_dataloaders, trainer.test_dataloaders, trainer.predict_dataloaders)
+        for use, loaders in zip(_USES, (training, *others), strict=True):
+            for loader in _flat(loaders):
+                require_apart(self._loader, {use: loader})
+        generator = getattr(self._loader, "generator", None)
+        if generator is not None and any(generator is getattr(loader, "generator", None) for loader in training):
+            raise ValueError(
+                "The held-out loader must draw its order from a generator of its own, but it shares that of the "
+                "training loader, whose order it would change. Give it another generator, or none."
+            )
 
     def forget(self) -> None:
         """Another training begins: the place of the one before means nothing to it."""

@@ -81,6 +81,7 @@ class LiveRatings(Ratings):
     ) -> None:
         super().__init__(fields)
         self.needs = STATISTICS_FROM if "statistics" in asks_for(rater) else frozenset()
+        self.asks_for_ids = "ids" in asks_for(rater) or heldout.fraction is not None
         self.rater, self.heldout, self.every, self.inner_steps = rater, heldout, every, inner_steps
         self.trust, self.counters = Trust(trust_after), RaterCounters()
         self.outer_loss = float("nan")

@@ -63,7 +63,7 @@ def _compare(
     expected = float(part @ whole)
     found = float((weights.detach() * influence).double().sum())
     if abs(found - expected) > tolerance * float((part @ part * (whole @ whole)).sqrt()):
-        raise NotImplementedError(
+        raise NotImplementedError(  # as torch does where it notices: other estimators are tried then
             f"The derivative of the weighted losses along the gradient must be {expected:.6g}, as that is linear in "
             f"the weights, but {found:.6g} was found: an operator of the model has no derivative of this kind and "
             "keeps quiet about it, or part of the model is a constant in training that is none here (torch.no_grad(), "

@@ -142,8 +142,8 @@ class RaterArtifact:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         kind = type(self.rater)
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.rater.state_dict().items()}
-        weights = {f"rater.{name}": tensor.clone() for name, tensor in state.items()}
+        plain = {"memory_format": torch.contiguous_format}  # all that a file of tensors holds
+        weights = {f"rater.{name}": t.detach().cpu().clone(**plain) for name, t in self.rater.state_dict().items()}
         save_file({**weights, "quantiles": self.quantiles}, folder / _WEIGHTS)
         (folder / _SCORES).unlink(missing_ok=True)  # of another rater, perhaps
         if self.cached:
