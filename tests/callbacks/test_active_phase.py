@@ -1,12 +1,14 @@
 """When selection is on: warm-up, start and end."""
 
+import re
+import warnings
 from typing import Any
 
 import pytest
 import torch
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop
-from litselect.selectors import InfoBatch, RandomSubset, TopLoss
+from litselect.selectors import InfoBatch, NoiseGuard, RandomSubset, Scheduled, TopLoss
 from tests.callbacks.kit import Classifier, loader, rows
 
 
@@ -101,6 +103,34 @@ def test_a_fraction_of_an_unknown_length_is_refused(kit: Any) -> None:
         kit.fit(net, ExampleSelection(TopLoss(keep=0.5), start=0.5), data=data, max_epochs=2)
     assert net.steps == []
     kit.fit(net, ExampleSelection(TopLoss(keep=0.5), start=1), data=data, max_epochs=2)
+
+
+def test_in_a_stream_of_unknown_length_progress_goes_by_epochs(kit: Any) -> None:
+    net = kit.make(Classifier)
+    data = torch.utils.data.DataLoader(Endless(32), batch_size=8)
+    kit.fit(net, ExampleSelection(Scheduled(RandomSubset(), keep=(1.0, 0.5))), data=data, max_epochs=2)
+    assert [len(ids) for ids in net.steps] == [8] * 4 + [6] * 4
+
+
+class TwoEpochs:
+    """Ends a training that has no end."""
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        trainer.should_stop = trainer.current_epoch == 1
+
+
+def test_a_selector_that_follows_an_unknown_progress_is_warned_of(kit: Any) -> None:
+    def fit(selector: Any, max_epochs: int = -1) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ends = kit.callback(TwoEpochs)
+            kit.fit(kit.make(Classifier), ExampleSelection(selector), ends, data=loader(16, 8), max_epochs=max_epochs)
+        return [str(each.message) for each in caught if "progress of the training" in str(each.message)]
+
+    (said,) = fit(NoiseGuard(TopLoss(0.5), 0.25, ramp=0.5))
+    assert re.search(r"NoiseGuard\(.*as at the beginning, always. Set max_steps or max_epochs", said)
+    assert fit(NoiseGuard(TopLoss(0.5), 0.25)) == []
+    assert fit(NoiseGuard(TopLoss(0.5), 0.25, ramp=0.5), max_epochs=2) == []
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from litselect.selectors import (
+    HideLearned,
     ImportanceSampling,
+    InfoBatch,
     KeepAll,
     LossPercentile,
     Mixture,
@@ -304,6 +306,41 @@ def test_weights_estimate_the_mean_of_the_rest() -> None:
             estimates[i] = (chosen.weights.double() * values[chosen.indices]).mean()  # pyright: ignore
     truth = values[losses < 50].mean()
     assert (estimates.mean() - truth).abs() < 5 * estimates.std() / runs**0.5
+
+
+@pytest.mark.parametrize("ranked", [False, True])
+def test_a_ramp_withholds_more_and_more(ranked: bool) -> None:
+    told = Told(0.1)
+    select = NoiseGuard(told, drop_top=0.4, ramp=0.5, seed=0)
+    losses = torch.arange(10.0)
+    given = {"losses": losses} | ({"percentiles": (losses + 0.5) / 10} if ranked else {})
+    shares = []
+    for progress in (0.0, 0.125, 0.25, 0.5, 0.9):
+        select.progress = progress
+        select(**given)  # pyright: ignore
+        shares.append(select.withheld)
+    assert shares == pytest.approx([0, 0.1, 0.2, 0.4, 0.4])
+    assert [len(offered) for _, offered in told.asked] == [10, 9, 8, 6, 6]
+    assert sorted(told.asked[-1][1]) == list(range(6)), "the lowest are offered"
+
+
+@pytest.mark.parametrize("settings", [{"ramp": -0.1}, {"ramp": 1.1}, {"ramp": math.nan}, {"drop_top": "auto", "ramp": 0.3}])
+def test_a_wrong_ramp_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"in \[0, 1\], beside a share that is given, but got ramp=.* Try ramp=0.3"):
+        NoiseGuard(TopLoss(), **settings)
+
+
+def test_who_follows_the_progress_of_the_training() -> None:
+    following = [
+        Scheduled(RandomSubset(), (1.0, 0.5)), NoiseGuard(RandomSubset(), 0.2, ramp=0.3), RankSampling(),
+        InfoBatch(), HideLearned(), Mixture(NoiseGuard(RandomSubset(), 0.2, ramp=0.3)), NoiseGuard(RankSampling(), 0.2),
+    ]  # fmt: skip
+    others = [
+        RandomSubset(), NoiseGuard(RandomSubset(), 0.2), RankSampling(steps=100), RankSampling(pressure=1.0),
+        InfoBatch(anneal=0.0), Mixture(TopLoss()),
+    ]  # fmt: skip
+    assert [selector for selector in following if not selector.follows_progress] == []
+    assert [selector for selector in others if selector.follows_progress] == []
 
 
 @pytest.mark.parametrize("drop_top", [-0.1, 1.0, math.nan])

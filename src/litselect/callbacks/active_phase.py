@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
+
+    from litselect.selectors import Selector
 
 _UNKNOWN: Final = 100  # batches of a training whose length nobody knows: its first epoch may be all of it
 
@@ -59,14 +62,24 @@ class ActivePhase:
         fractions = [bound for bound in (self.start, self.end) if isinstance(bound, float)]
         return any(bound not in (0.0, 1.0) for bound in fractions)
 
-    def validate(self, trainer: Trainer) -> None:
-        """Check against a Trainer.
+    def validate(self, trainer: Trainer, selector: Selector) -> None:
+        """Check against a Trainer, and warn of a selector that follows a progress which nobody knows.
 
         Raises:
             ValueError: if a fraction of training is asked for and the length of training is not known.
         """
-        foretold = any(hasattr(callback, "foretells_length") for callback in cast("Any", trainer).callbacks)
-        if self.needs_length and self.progress(trainer) is None and not foretold:
+        if self.progress(trainer) is not None or any(
+            hasattr(callback, "foretells_length") for callback in cast("Any", trainer).callbacks
+        ):
+            return
+        if selector.follows_progress and self.epochs(trainer) is None:
+            warnings.warn(
+                f"{selector!r} changes with the progress of the training, but how long that will be is not known "
+                f"(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}): it chooses as at the beginning, "
+                "always. Set max_steps or max_epochs in the Trainer.",
+                stacklevel=2,
+            )
+        if self.needs_length:
             raise ValueError(
                 f"start={self.start!r} and end={self.end!r} are fractions of training, but its length is not known "
                 f"(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}, "

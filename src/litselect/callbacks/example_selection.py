@@ -199,7 +199,7 @@ class ExampleSelection(CallbackBase):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to select."""
-        self.phase.validate(trainer)
+        self.phase.validate(trainer, self.selector)
         if self.refill:
             self.training_batch_size = declared_batch_size(trainer) or self.training_batch_size
             warn_of_long_schedule(trainer, self.selector.keep)

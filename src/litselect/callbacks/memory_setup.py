@@ -59,7 +59,7 @@ def learning_rate_factor(callback: ExampleSelection, trainer: Trainer, active: b
     memory, selector = callback.memory, callback.selector
     if not (callback.refill and active and selector.compensates and memory is not None):
         return 1.0
-    selector.at(callback.phase.progress(trainer) or 0.0, trainer.current_epoch, callback.phase.epochs(trainer))
+    selector.at(callback.phase.progress(trainer), trainer.current_epoch, callback.phase.epochs(trainer))
     ids = memory.ledger.seen.nonzero().squeeze(1)  # a sampler may leave some out for good
     if not len(ids):
         return 1.0

@@ -138,7 +138,7 @@ class SelectionSession:
         selects = self._looks and (self._auto is None or self._auto.selects)
         self._selecting = self.selection is not None or selects
         progress, epochs = callback.phase.progress(self.trainer), callback.phase.epochs(self.trainer)
-        callback.selector.at(progress or 0.0, self.trainer.current_epoch, epochs)
+        callback.selector.at(progress, self.trainer.current_epoch, epochs)
         known = self._scorer.know(
             batch, batch_idx, n, self._ids, selecting=self._selecting, chosen=self.selection is not None
         )

@@ -64,6 +64,7 @@ class HideLearned(Selector):
     probabilistic = True  # nothing is drawn, but the number of rows is free
     remembers = True
     compensates = True
+    follows_progress = True
 
     def __init__(self, fraction: float = 0.3, confidence: float = 0.7, *, refresh: int = 1) -> None:
         if not (0 <= fraction < 1 and 0 < confidence <= 1 and refresh >= 1):

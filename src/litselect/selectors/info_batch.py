@@ -84,6 +84,7 @@ class InfoBatch(Selector):
             )
         super().__init__(1 - prune, seed=seed, generator=generator)  # what is kept of a batch at the least, on average
         self.prune, self.anneal, self.normalised = prune, anneal, normalised
+        self.follows_progress = anneal > 0
 
     @property
     def annealing(self) -> bool:

@@ -2,7 +2,8 @@
 
 Loss-based selection under label noise trains the wrong labels first: Hu et al., 2021, "When does loss-based
 prioritization fail?", https://arxiv.org/abs/2107.07741. Trimming the largest losses: Shen and Sanghavi, 2019, "Learning
-with Bad Training Data via Iterative Trimmed Loss Minimization", https://arxiv.org/abs/1810.11874
+with Bad Training Data via Iterative Trimmed Loss Minimization", https://arxiv.org/abs/1810.11874. Withholding more and
+more: Han et al., 2018, "Co-teaching", https://arxiv.org/abs/1804.06872
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ class NoiseGuard(Wrapper):
     where `percentiles` are given, the rows among the top d of the whole data set, whichever batch they are in; a
     percentile of exactly 1 says that no loss is known, and is let through. Ties are broken at random.
 
+    With a `ramp` d grows with the `progress` t of the training, to :math:`d \min(1, t / \mathrm{ramp})`: the highest
+    losses of a young network are of what it has not learned yet, rather than of wrong labels, and what is withheld early
+    is not learned.
+
     With ``drop_top="auto"`` the share is estimated, class by class: `NoiseEstimate` looks at the last 512 losses of
     each class, anew whenever a quarter of what is remembered is new, and rows above the threshold of their class are
     withheld. It acts only on classes whose losses are clearly bimodal, and says in `estimate` which. Losses must be
@@ -51,11 +56,13 @@ class NoiseGuard(Wrapper):
     Args:
         selector: chooses among the others.
         drop_top: d, the share that is withheld, in [0, 1), or ``"auto"``.
+        ramp: over which share of the training d grows from 0, in [0, 1]; 0 withholds all of d from the beginning.
         seed: see `Wrapper`.
         generator: see `Selector`.
 
     Raises:
-        ValueError: if `drop_top` is neither; with "auto", if targets are not one class label per candidate.
+        ValueError: if `drop_top` is neither, or `ramp` is out of range or given with "auto"; with "auto", if targets
+            are not one class label per candidate.
 
     >>> from litselect.selectors import TopLoss
     >>> NoiseGuard(TopLoss(keep=0.5), drop_top=0.25)(losses=torch.tensor([0.1, 3.0, 2.0, 0.2])).indices
@@ -67,6 +74,7 @@ class NoiseGuard(Wrapper):
         selector: Selector,
         drop_top: float | Literal["auto"] = 0.05,
         *,
+        ramp: float = 0.0,
         seed: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -76,7 +84,14 @@ class NoiseGuard(Wrapper):
                 f"`drop_top` is the share of highest losses that is withheld, in [0, 1), but got {drop_top!r}. "
                 'Pass the share of labels that you believe to be wrong, such as 0.05, or "auto" to estimate it.'
             )
+        if not 0 <= ramp <= 1 or (ramp and drop_top == "auto"):
+            raise ValueError(
+                "`ramp` is the share of the training over which `drop_top` grows from 0, in [0, 1], beside a share that "
+                f"is given, but got ramp={ramp!r} and drop_top={drop_top!r}. Try ramp=0.3 and the share of wrong labels."
+            )
         self.drop_top: float | Literal["auto"] = drop_top
+        self.ramp = ramp
+        self.follows_progress = self.follows_progress or ramp > 0
         self.estimate: NoiseEstimate | None = None
         self._history = ClassLosses(_REMEMBERED)
         self._met = self._new = 0
@@ -85,6 +100,12 @@ class NoiseGuard(Wrapper):
         elif "percentiles" not in self.needs:
             self._own_needs = frozenset({"losses"})
         self.needs = self.needs | self._own_needs
+
+    @property
+    def withheld(self) -> float:
+        """The share of highest losses that is withheld now; with "auto" see `estimate`."""
+        assert self.drop_top != "auto"
+        return self.drop_top * min(1.0, self.progress / self.ramp) if self.ramp else self.drop_top
 
     def uses(self, given: Set[str]) -> frozenset[str]:
         """What the next call can't do without, see `Selector.uses`."""
@@ -99,10 +120,10 @@ class NoiseGuard(Wrapper):
             suspicion = self._excess(scores["losses"].detach(), scores["targets"].detach(), known)
             dropped = int((suspicion > 0).sum())
         elif percentiles is None:
-            suspicion, dropped = scores["losses"].detach(), round(self.drop_top * candidates)
+            suspicion, dropped = scores["losses"].detach(), round(self.withheld * candidates)
         else:
             percentiles = percentiles.detach()
-            suspicion = percentiles * ((percentiles > 1 - self.drop_top) & (percentiles < 1))
+            suspicion = percentiles * ((percentiles > 1 - self.withheld) & (percentiles < 1))
             dropped = int((suspicion > 0).sum())
         rows = self._least(suspicion, candidates - min(dropped, candidates - k))
         chosen = self._choose_among(rows, k, scores)

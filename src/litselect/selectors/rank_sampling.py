@@ -82,6 +82,7 @@ class RankSampling(Selector):
         self.pressure, self.pressure_end, self.steps, self.within = pressure, pressure_end, steps, within
         self.needs = frozenset({"percentiles"} if within == "dataset" else {"losses"})
         self.remembers = within == "dataset"
+        self.follows_progress = steps is None and pressure != pressure_end
         self._instead = ', or use within="batch", which ranks the losses of the batch' if within == "dataset" else ""
         self._calls = 0
 

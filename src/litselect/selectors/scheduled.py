@@ -45,6 +45,7 @@ class Scheduled(Wrapper):
 
     def __init__(self, selector: Selector, keep: tuple[float, float] | Callable[[float], float]) -> None:
         super().__init__(selector)
+        self.follows_progress = True
         if self.probabilistic:
             raise ValueError(
                 f"Scheduled sets the number of rows, but {selector!r} chooses how many. "

@@ -74,6 +74,9 @@ class Selector(ABC):
     weighted: bool = False
     """Whether answers carry weights."""
 
+    follows_progress: bool = False
+    """Whether it chooses otherwise at other times of the training, whose length must be known for that."""
+
     _instead: str = ""  # what else can be done where a need is missing, for the message
     _stream: tuple[int, ...] = ()  # tells apart the random streams of selectors that share a seed
     _derived: ClassVar[frozenset[str]] = frozenset()  # attributes that follow from other arguments: not in the repr
@@ -248,9 +251,11 @@ class Selector(ABC):
             self._generator = torch.Generator().manual_seed(int(words[0]) >> 1)
         return self._generator
 
-    def at(self, progress: float, epoch: int, epochs: int | None) -> None:
-        """Say how far training is: the share that is done, the epochs that are done, and of how many (-1: no end)."""
-        self.progress, self.epoch, self.epochs = progress, epoch, epochs if epochs is not None and epochs > 0 else None
+    def at(self, progress: float | None, epoch: int, epochs: int | None) -> None:
+        """Say how far training is: the share that is done, or None; the epochs that are, of how many (-1: no end)."""
+        self.epoch, self.epochs = epoch, epochs if epochs is not None and epochs > 0 else None
+        by_epochs = epoch / self.epochs if self.epochs else 0.0
+        self.progress = by_epochs if progress is None else progress
 
     def draw_for(self, *place: int) -> None:
         """Begin the random stream of `place`, whatever was drawn before; a generator that was given goes on.

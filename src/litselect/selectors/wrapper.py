@@ -55,6 +55,7 @@ class Wrapper(Selector):
         self.weighted = selector.weighted
         self.remembers = selector.remembers
         self.compensates = selector.compensates
+        self.follows_progress = selector.follows_progress
         self._own_needs = needs
         self._stream = (len(selector._stream) + 1, *selector._stream)
         for name in self._HANDED_ON:
