@@ -324,7 +324,9 @@ def test_a_ramp_withholds_more_and_more(ranked: bool) -> None:
     assert sorted(told.asked[-1][1]) == list(range(6)), "the lowest are offered"
 
 
-@pytest.mark.parametrize("settings", [{"ramp": -0.1}, {"ramp": 1.1}, {"ramp": math.nan}, {"drop_top": "auto", "ramp": 0.3}])
+@pytest.mark.parametrize(
+    "settings", [{"ramp": -0.1}, {"ramp": 1.1}, {"ramp": math.nan}, {"drop_top": "auto", "ramp": 0.3}]
+)
 def test_a_wrong_ramp_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"in \[0, 1\], beside a share that is given, but got ramp=.* Try ramp=0.3"):
         NoiseGuard(TopLoss(), **settings)

@@ -39,8 +39,8 @@ class NoiseGuard(Wrapper):
     percentile of exactly 1 says that no loss is known, and is let through. Ties are broken at random.
 
     With a `ramp` d grows with the `progress` t of the training, to :math:`d \min(1, t / \mathrm{ramp})`: the highest
-    losses of a young network are of what it has not learned yet, rather than of wrong labels, and what is withheld early
-    is not learned.
+    losses of a young network are of what it has not learned yet, rather than of wrong labels, and what is withheld
+    early is not learned.
 
     With ``drop_top="auto"`` the share is estimated, class by class: `NoiseEstimate` looks at the last 512 losses of
     each class, anew whenever a quarter of what is remembered is new, and rows above the threshold of their class are
@@ -86,8 +86,8 @@ class NoiseGuard(Wrapper):
             )
         if not 0 <= ramp <= 1 or (ramp and drop_top == "auto"):
             raise ValueError(
-                "`ramp` is the share of the training over which `drop_top` grows from 0, in [0, 1], beside a share that "
-                f"is given, but got ramp={ramp!r} and drop_top={drop_top!r}. Try ramp=0.3 and the share of wrong labels."
+                "`ramp` is the share of the training over which `drop_top` grows from 0, in [0, 1], beside a share "
+                f"that is given, but got ramp={ramp!r} and drop_top={drop_top!r}. Try ramp=0.3 and drop_top=0.2."
             )
         self.drop_top: float | Literal["auto"] = drop_top
         self.ramp = ramp
