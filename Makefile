@@ -23,7 +23,7 @@ BENCHMARK := data.root=$(DATA) hydra/launcher=joblib hydra.launcher.n_jobs=2
 benchmark-small: $(VENV)/.sweeps
 	for scenario in $(SCENARIOS); do \
 	  $(BIN)/python -m experiments.tune experiment=benchmark_small_$$scenario trainer.max_epochs=10 \
-	    learning_rates=[0.05,0.1,0.2,0.4] pooled=$$([ $$scenario = noise ] && echo false || echo true) \
+	    learning_rates=[0.05,0.1,0.2,0.4] trial_seeds=3 pooled=$$([ $$scenario = noise ] && echo false || echo true) \
 	    hydra.run.dir=runs/benchmark-small/$$scenario/tuning $(BENCHMARK) && \
 	  $(BIN)/python -m experiments.compare experiment=benchmark_small_$$scenario \
 	    tuned=runs/benchmark-small/$$scenario/tuning/tuned.json hydra.run.dir=runs/benchmark-small/$$scenario $(BENCHMARK) \

@@ -4,7 +4,7 @@ Every arm gets the same number of trials, `uniform` too, and is judged on a spli
 epoch; test images are never looked at. Without further installations a grid of `learning_rates`; with
 `hydra/sweeper=optuna trials=8`, Optuna's choice between the least and the greatest of them. `space` adds other settings
 for the arms that select; arms that train everything then try more learning rates instead. With `pooled=true` all arms
-get the setting that is best for their mean. Writes `tuned.json` into `runs/tune/<data>-<model>`, for
+get the setting that is best for their mean, with `trial_seeds=3` every trial is the mean of three runs. Writes `tuned.json` into `runs/tune/<data>-<model>`, for
 `python -m experiments.compare tuned=...`. Finished trials are kept.
 """
 
@@ -26,10 +26,10 @@ from experiments.cli import command, require_complete
 from experiments.errors import UsageError
 from experiments.overrides import handed_on
 from experiments.trial_run import FILE, TrialRun
-from experiments.tuned import Trial, best, best_of_all, write_tuned
+from experiments.tuned import Trial, best, best_of_all, means, write_tuned
 
 RATE = "optimizer.lr"
-OWN_KEYS = ("selections", "learning_rates", "space", "trials", "pooled")
+OWN_KEYS = ("selections", "learning_rates", "space", "trials", "trial_seeds", "pooled")
 PER_TRIAL = ("selection", "evaluate_on", "out", RATE)
 RULE = "tune sets {} for each of its trials"
 INSTEAD = "selections=[...] and learning_rates=[...]"
@@ -53,23 +53,25 @@ def main(config: DictConfig) -> None:
             f"pooled=true needs arms that all try the same, received space={list(config.space)} and "
             f"hydra/sweeper={launch.chosen('sweeper')}; leave these out, or pooled=true"
         )
+    seeds = _seeds(config, optuna)
     spaces = {arm: _space(config, optuna, option_of(arm) in TRAIN_EVERYTHING) for arm in chosen_arms(config)}
     for arm, space in spaces.items():
         _refuse_fixed(arm, space)
     settings, rates = _sampling(config, optuna), [float(rate) for rate in config.learning_rates]
-    job = TrialRun(out / "trials", {sweep.partition("=")[0] for space in spaces.values() for sweep in space})
+    tried = {sweep.partition("=")[0] for space in spaces.values() for sweep in space}
+    job = TrialRun(out / "trials", tried)
     console, trials = Console(soft_wrap=True, highlight=False), dict[str, list[Trial]]()
     for arm, space in spaces.items():
         option, *own = arm.split()
         folder = out / "sweeps" / folder_name(arm)
         for file in folder.glob(f"*/{FILE}"):
             file.unlink()  # of an earlier call; what it trained lies elsewhere and is kept
-        launch.sweeper(job, folder, *settings).sweep([f"selection={option}", *common, *own, *space])
+        launch.sweeper(job, folder, *settings).sweep([f"selection={option}", *common, *own, *space, *seeds])
         files = sorted(folder.glob(f"*/{FILE}"), key=lambda file: int(file.parent.name))
-        trials[arm] = [Trial(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+        trials[arm] = means([Trial(**json.loads(file.read_text(encoding="utf-8"))) for file in files])
         found = best(trials[arm])
         console.print(
-            f"{arm}: {' '.join(found.overrides)}, best of {len(files)}, validation accuracy {found.accuracy:.4f}"
+            f"{arm}: {' '.join(found.overrides)}, best of {len(trials[arm])}, validation accuracy {found.accuracy:.4f}"
             + _beyond(found, rates)
         )
     asked = [override for override in hydra.overrides.hydra if override != "hydra.mode=RUN"]  # Hydra's own addition
@@ -134,6 +136,17 @@ def _space(config: DictConfig, optuna: bool, plain: bool) -> list[str]:
         settings = math.prod(len(list(sweep.sweep_string_iterator())) for sweep in parsed if sweep.is_discrete_sweep())
         rates = np.geomspace(low, high, len(rates) * settings).tolist()
     return [f"{RATE}={','.join(f'{rate:.4g}' for rate in rates)}", *others]
+
+
+def _seeds(config: DictConfig, optuna: bool) -> list[str]:
+    """The sweep over the runs of a trial, in Hydra's syntax; none of a single run."""
+    count = config.trial_seeds
+    if type(count) is not int or count < 1 or (optuna and count > 1):
+        raise UsageError(
+            f"trial_seeds must be an integer of at least 1, and 1 with hydra/sweeper=optuna, received {count!r} and "
+            f"hydra/sweeper={launch.chosen('sweeper')}; leave it out, or tune on a grid"
+        )
+    return [f"seed={','.join(str(config.seed + one) for one in range(count))}"] if count > 1 else []
 
 
 def _sampling(config: DictConfig, optuna: bool) -> list[str]:

@@ -19,12 +19,23 @@ class Trial:
     Attributes:
         overrides: the setting, as on the command line.
         accuracy: on the validation split, after the last epoch.
-        folder: name of the run's, in `trials`.
+        folder: name of the run's, in `trials`; of several, with blanks between.
     """
 
     overrides: list[str]
     accuracy: float
     folder: str
+
+
+def means(runs: list[Trial]) -> list[Trial]:
+    """Runs with the same settings as one trial of their mean accuracy, in the order in which settings first occur."""
+    alike: dict[tuple[str, ...], list[Trial]] = {}
+    for run in runs:
+        alike.setdefault(tuple(run.overrides), []).append(run)
+    return [
+        Trial(list(setting), fmean(run.accuracy for run in same), " ".join(run.folder for run in same))
+        for setting, same in alike.items()
+    ]
 
 
 def best(trials: list[Trial]) -> Trial:

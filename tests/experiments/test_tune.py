@@ -107,6 +107,36 @@ def test_pooled_arms_get_what_is_best_for_their_mean(
     assert trained == []
 
 
+def test_a_trial_is_the_mean_of_its_seeds(application: Command, tmp_path: Path, trained: list[str]) -> None:
+    asked = ("selections=[uniform]", *SMALL[1:], NO_LOG, "learning_rates=[0.001,0.2]", "seed=4")
+    assert application("tune", *asked, "trial_seeds=3") == 0
+    trials = tuned(tmp_path / "run")["arms"]["uniform"]["tried"]
+    assert [trial["overrides"] for trial in trials] == [["optimizer.lr=0.001"], ["optimizer.lr=0.2"]]
+    for trial in trials:
+        folders = [tmp_path / "run" / "trials" / name for name in trial["folder"].split()]
+        summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
+        assert [summary["seed"] for summary in summaries] == [4, 5, 6]
+        accuracies = [summary["val_accuracy"] for summary in summaries]
+        assert len(set(accuracies)) > 1
+        assert trial["accuracy"] == pytest.approx(sum(accuracies) / 3)
+    assert len(trained) == 6
+    assert application("tune", *asked) == 0
+    assert len(trained) == 6  # the first seed's runs are kept
+
+
+@pytest.mark.parametrize(
+    "asked", [("trial_seeds=0",), ("trial_seeds=1.5",), ("trial_seeds=2", "hydra/sweeper=optuna", "trials=2")]
+)
+def test_wrong_numbers_of_seeds_are_refused(
+    application: Command, trained: list[str], capsys: pytest.CaptureFixture[str], asked: tuple[str, ...]
+) -> None:
+    if len(asked) > 1:
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    assert application("tune", *SMALL, NO_LOG, *asked) == 2
+    assert "trial_seeds must be an integer of at least 1, and 1 with hydra/sweeper=optuna" in capsys.readouterr().err
+    assert trained == []
+
+
 @pytest.mark.parametrize(
     ("own", "more"), [("keep=0.35", ['space=["keep=0.25,0.5"]']), ("optimizer.lr=0.1", []), ("++optimizer.lr=0.1", [])]
 )
