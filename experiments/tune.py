@@ -3,9 +3,9 @@
 Every arm gets the same number of trials, `uniform` too, and is judged on a split of the training set after the last
 epoch; test images are never looked at. Without further installations a grid of `learning_rates`; with
 `hydra/sweeper=optuna trials=8`, Optuna's choice between the least and the greatest of them. `space` adds other settings
-for the arms that select; arms that train everything then try more learning rates instead. With `pooled=true` all arms
-get the setting that is best for their mean, with `trial_seeds=3` every trial is the mean of three runs. Writes `tuned.json` into `runs/tune/<data>-<model>`, for
-`python -m experiments.compare tuned=...`. Finished trials are kept.
+for the arms that select; arms that train everything then try more learning rates instead. With `trial_seeds=3` a trial
+is the mean of three runs, with `pooled=true` all arms get the setting that is best for their mean. Writes `tuned.json`
+into `runs/tune/<data>-<model>`, for `python -m experiments.compare tuned=...`. Finished trials are kept.
 """
 
 import json
