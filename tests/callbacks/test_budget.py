@@ -684,3 +684,19 @@ def test_wrong_company(solo: Kit) -> None:
     manual.automatic_optimization = False
     with pytest.raises(ValueError, match="optimizes manually"):
         solo.fit(manual, Budget(flops=80), data=data(), max_epochs=-1)
+
+
+def test_an_exact_budget_foretells_no_epoch_too_many(solo: Any) -> None:
+    """Sums of fractions fall short: 17 of 29 epochs foretold 30."""
+    foretold: list[int] = []
+
+    class Looks:
+        def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
+            foretold.append(trainer.max_epochs)
+
+    fit(solo, Budget(candidates=29 * ROWS), solo.callback(Looks), max_epochs=-1)
+    assert foretold == [29] * 29
+    foretold.clear()
+    prices = {"train": [(8, 0.1)], "load": [(8, 0.01)]}
+    fit(solo, Budget(reference_seconds=10 * (ROWS // BATCH) * 0.11, prices=prices), solo.callback(Looks), max_epochs=-1)
+    assert foretold == [10] * 10

@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop
-from litselect.selectors import InfoBatch, LossPercentile, RandomSubset, Scheduled, Stratified
-from tests.callbacks.kit import CLASSES, WIDTH, Classifier, differences, loader
+from litselect.scoring import ScoringPass
+from litselect.selectors import HideLearned, InfoBatch, LossPercentile, RandomSubset, Scheduled, Stratified
+from tests.callbacks.kit import CLASSES, WIDTH, Classifier, differences, loader, loader_of
 
 N, BATCH = 40, 8
 pytestmark = pytest.mark.filterwarnings(
@@ -91,3 +92,64 @@ def test_workers_that_are_sent_ahead_of_a_limit_change_nothing(solo: Any, name: 
         solo.fit(net, callback, data=data, max_epochs=5, limit_train_batches=limit)
         found.append({"steps": list(net.steps), "weights": net.state_dict()})
     assert differences(*found) == []
+
+
+class Factor(Classifier):
+    """Notes how far its selector was told that training is, when each epoch begins."""
+
+    def on_train_start(self) -> None:
+        (callback,) = [each for each in self.trainer.callbacks if isinstance(each, ExampleSelection)]
+        selector, self.told = callback.selector, []
+        at = selector.at
+
+        def noted(progress: Any, epoch: int, epochs: Any) -> None:
+            self.told.append((epoch, progress))
+            at(progress, epoch, epochs)
+
+        selector.at = noted
+
+
+def test_the_progress_of_an_epoch_that_begins(solo: Any) -> None:
+    """Loops still stand at the end of the one before, when the learning rate of the next is made out."""
+    net = solo.make(Factor)
+    solo.fit(net, ExampleSelection(HideLearned(0.3), refill=True), data=loader(N, BATCH), max_epochs=4)
+    first = {epoch: next(each for at, each in net.told if at == epoch) for epoch in range(4)}
+    assert first == {0: 0.0, 1: 0.25, 2: 0.5, 3: 0.75}
+
+
+class Normed(Classifier):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(WIDTH)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y, ids = batch
+        self.note(ids)
+        return F.cross_entropy(self.net(self.norm(x)), y)
+
+
+def test_no_single_row_is_scored_with_batch_statistics(solo: Any) -> None:
+    net = solo.make(Normed)
+    data = loader(N, BATCH, shuffle=True)
+    callback = ExampleSelection(LossPercentile(0.9, seed=0), scoring=ScoringPass("train"), max_age=1, warmup=0)
+    solo.fit(net, callback, data=data, max_epochs=8)
+    assert 1 not in net.passes
+    assert set(net.passes) - {BATCH}, "otherwise only what is outdated is scored"
+
+
+class Sparse(Classifier):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        if not len(y):
+            return None
+        self.note(y)
+        return F.cross_entropy(self.net(x.to_dense()), y)
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+def test_sparse_and_empty_batches(solo: Any) -> None:
+    full = (torch.eye(WIDTH).to_sparse(), torch.arange(WIDTH) % CLASSES)
+    empty = (torch.zeros(0, WIDTH).to_sparse(), torch.zeros(0, dtype=torch.int64))
+    net = solo.make(Sparse)
+    solo.fit(net, ExampleSelection(RandomSubset(0.4, seed=0)), data=loader_of([full, empty, full]))
+    assert [len(rows) for rows in net.steps] == [2, 2]

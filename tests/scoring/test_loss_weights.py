@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from litselect.scoring import LossObserver, LossWeights
+from litselect.scoring import CaptureError, LossObserver, LossWeights
 from tests.scoring.loss_cases import CASES, CLASS_WEIGHT, Case, N, real, some_ignored, unit, whole
 
 pytestmark = pytest.mark.filterwarnings("ignore:reduction. 'mean' divides the total loss:UserWarning")
@@ -232,3 +233,61 @@ def test_weights_of_all_subsets_give_the_full_gradient() -> None:
         expectation += p * torch.autograd.grad(loss, network.weight)[0]
     full = torch.autograd.grad(F.cross_entropy(network(x), y), network.weight)[0]
     torch.testing.assert_close(expectation, full)
+
+
+# ---------------------------------------------------------------------- what weights must not change, or can't reach
+
+
+@pytest.mark.parametrize(
+    "pick", [lambda v: v.topk(2)[0], lambda v: v.sort(descending=True).values[:2], lambda v: v.max(0)[0]]
+)
+def test_the_step_picks_hard_examples_by_their_losses(pick: Callable[[Tensor], Tensor]) -> None:
+    """Not by their losses times their weights."""
+    losses = torch.tensor([0.1, 0.3, 0.7, 1.3])
+    weights = torch.tensor([9.0, 2.0, 0.5, 3.0])
+    inputs = losses.clone().requires_grad_()
+    with LossWeights(weights):
+        total = pick(F.l1_loss(inputs, torch.zeros(4), reduction="none")).sum()
+    picked = pick(losses)
+    expected = torch.where(losses >= picked.min(), weights, 0.0)
+    assert torch.equal(torch.autograd.grad(total, inputs)[0], expected)
+
+
+def test_sums_of_halves_do_not_overflow() -> None:
+    inputs, targets = torch.zeros(8, 40_000, dtype=torch.float16), torch.ones(8, 40_000, dtype=torch.float16)
+    with LossWeights(torch.ones(8)):
+        assert F.mse_loss(inputs, targets) == 1
+    observer = LossObserver(8)
+    with torch.enable_grad():
+        observer.watch(lambda: F.mse_loss(inputs.requires_grad_(), targets))
+    assert observer.scores is not None
+    assert torch.equal(observer.scores.losses, torch.ones(8))
+
+
+def test_classes_may_be_bytes() -> None:
+    logits, classes, weight = torch.randn(6, 3), torch.arange(6) % 3, torch.tensor([1.0, 2.0, 3.0])
+    with LossWeights(torch.ones(6)):
+        found = F.cross_entropy(logits, classes.byte(), weight)
+    torch.testing.assert_close(found, F.cross_entropy(logits, classes, weight))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_loss_within_a_checkpoint_takes_no_weights(reentrant: bool) -> None:
+    net, x, y = nn.Linear(4, 3), torch.randn(6, 4, requires_grad=True), torch.arange(6) % 3
+
+    def step(call: Callable[..., Tensor]) -> Tensor:
+        return call(lambda x: F.cross_entropy(net(x), y), x)
+
+    def within(function: Any, x: Tensor) -> Tensor:
+        return torch.utils.checkpoint.checkpoint(function, x, use_reentrant=reentrant)  # pyright: ignore
+
+    with LossWeights(WEIGHTS, spare_metrics=True) as mode:
+        if reentrant:
+            step(within)
+            assert mode.applied == 0, "which whoever weighs is to notice"
+        else:
+            with pytest.raises(CaptureError, match=r"cross_entropy is called within an activation checkpoint"):
+                step(within)
+    with torch.autograd.graph.save_on_cpu(), LossWeights(WEIGHTS, spare_metrics=True) as mode:
+        step(lambda function, x: function(x))
+    assert mode.applied == 1, "other hooks compute nothing again"

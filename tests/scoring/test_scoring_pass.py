@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -255,6 +256,56 @@ def test_eval_scores_each_example_alone() -> None:
     single = [alone.training_step((BATCH[0][[i]], BATCH[1][[i]])) for i in range(N)]
     torch.testing.assert_close(losses, torch.stack(single).detach())
     assert not torch.allclose(losses, score(net, ScoringPass("train"))[0])
+
+
+def masked_mean(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    """The later an example, the fewer of its tokens count."""
+    tokens = F.cross_entropy(net.inner(x).flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
+    mask = torch.arange(T) < 1 + torch.arange(N)[y[:, 0]][:, None] % T
+    return (tokens * mask).sum() / mask.sum()
+
+
+def masked_by_number(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    tokens = F.cross_entropy(net.inner(x).flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
+    mask = torch.arange(T) <= y[:, :1]
+    return (tokens * mask).sum() * (1 / mask.sum().item())
+
+
+@pytest.mark.parametrize("step", [masked_mean, masked_by_number])
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_chunks_are_of_one_scale_where_the_step_divides_by_a_count(step: Any, size: int) -> None:
+    net = Net(step)
+    batch = BATCH[0], torch.arange(N)[:, None].expand(N, T).clamp_max(C - 1)
+    whole, chunked = (ScoringPass(chunk=chunk)(net, batch, N, step=net.training_step) for chunk in (None, size))
+    assert whole is not None
+    assert chunked is not None
+    torch.testing.assert_close(chunked / chunked.sum(), whole / whole.sum())
+
+
+def reentrant(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    def loss(x: Tensor) -> Tensor:
+        return F.cross_entropy(net.inner(x).flatten(0, 1), y.flatten())
+
+    hidden = torch.utils.checkpoint.checkpoint(loss, x.requires_grad_(), use_reentrant=True)  # pyright: ignore
+    return hidden + 0.1 * F.mse_loss(net.inner(x).sum(2), y.float())
+
+
+def test_a_loss_within_a_reentrant_checkpoint_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside another loss it went unnoticed, and examples were chosen by that other loss alone."""
+    with pytest.raises(CaptureError, match="or within a checkpoint with use_reentrant=True"):
+        score(Net(reentrant))
+    monkeypatch.setattr(CaptureCheck, "whole", lambda *args: None)
+    score(Net(reentrant))
+
+
+def with_metric(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    logits = net.inner(x).flatten(0, 1)
+    F.mse_loss(logits, torch.zeros_like(logits))  # of which nothing is made
+    return F.cross_entropy(logits, y.flatten())
+
+
+def test_a_metric_is_no_missing_part() -> None:
+    assert score(Net(with_metric))[1]
 
 
 def test_chunks_give_the_same_losses() -> None:

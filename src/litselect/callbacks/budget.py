@@ -113,7 +113,7 @@ class Budget(CallbackBase):
         self._before, self._forecast, self._began = float(before), 0, 0.0
         self._plain = 0.0  # epochs that plain training would last, 0 where that can't be known
         self._limit: Any = None
-        self._resumed = False
+        self._resumed, self._fits = False, True
         self._started: float | None = None
         self._pending = 0.0
         self._count: WorkCount | None = None
@@ -141,13 +141,13 @@ class Budget(CallbackBase):
         Raises:
             ValueError: if operations can't be counted.
         """
-        if stage != "fit":
+        self._fits, self.prices = stage == "fit", self._given
+        if not self._fits:
             return
         if self.unit == "flops" and self._given is None:
             self._operations = Operations(pl_module)
-        self.prices = self._given
-        self.spent, self.breakdown, self._forecast, self._resumed = self._before, {"before": self._before}, 0, False
-        self._plain = 0.0
+        self.spent, self.breakdown = self._before, {"before": self._before}
+        self._forecast, self._resumed, self._plain = 0, False, 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on with the length that was foretold."""
@@ -185,7 +185,8 @@ class Budget(CallbackBase):
         """Foretell how many epochs there will be: once in each, or what is planned would hang on who looks when."""
         if 0 < self.progress < 1:
             passed = trainer.current_epoch + 1 - self._began
-            self._foretell(trainer, math.ceil(self._began + passed / self.progress))  # always more than have passed
+            lasts = max(passed + 1, math.ceil(passed / self.progress * (1 - _ROUNDING)))  # always more than have passed
+            self._foretell(trainer, int(self._began + lasts))
         elif self.progress == 0:  # an epoch that cost nothing foretells nothing
             trainer.fit_loop.max_epochs = self._limit
 
@@ -239,6 +240,8 @@ class Budget(CallbackBase):
         Raises:
             ValueError: if another unit was counted.
         """
+        if not self._fits:  # a checkpoint is tested
+            return
         state = check_state("a budget", state_dict, self.state_dict())
         if state["unit"] != self.unit:
             raise ValueError(
@@ -289,7 +292,7 @@ class Budget(CallbackBase):
         prices = {} if self.prices is None else self.prices.of_work(Work(load=rows, train=rows))
         epoch = batches * (sum(prices.values()) if self.prices else rows)
         self._plain = (self.amount - self._before) / epoch if epoch else 0.0
-        return math.ceil(self._began + self._plain) if epoch else 0
+        return int(self._began) + math.ceil(self._plain * (1 - _ROUNDING)) if epoch else 0
 
     def _foretell(self, trainer: Trainer, epochs: int) -> None:
         self._forecast, own = epochs, self._limit

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from litselect.callbacks.batch_sizes import fewest_rows
 from litselect.callbacks.nonfinite import finite_rows, looked_up, select_finite
 from litselect.callbacks.ratings import rated_by_id
 from litselect.callbacks.tapped_sampler import bounds
+from litselect.callbacks.topped_up import topped_up
 from litselect.selectors import Selection
 
 if TYPE_CHECKING:
@@ -28,11 +31,15 @@ class EarlyChoice:
     Args:
         callback: settings and selector.
         trainer: whose epoch it is.
-        minimum: fewest rows that make a batch.
     """
 
-    def __init__(self, callback: ExampleSelection, trainer: Trainer, minimum: int) -> None:
-        self._callback, self._trainer, self._minimum = callback, trainer, minimum
+    def __init__(self, callback: ExampleSelection, trainer: Trainer) -> None:
+        self._callback, self._trainer = callback, trainer
+
+    @cached_property
+    def _minimum(self) -> int:
+        """Fewest rows that make a batch. Asked for late: modules may be made in `configure_model`, or in `setup`."""
+        return fewest_rows(self._trainer.lightning_module)
 
     def __call__(self, place: int, length: int, ids: Int[Tensor, " batch"]) -> Selection | None:
         """The rows of a batch that are to be loaded; None for all.
@@ -69,23 +76,8 @@ class EarlyChoice:
         least = min(self._minimum, n)
         k = max(selector.count(n), least)
         selection = select_finite(selector, known, k, callback.nonfinite) if known else selector(candidates=n, k=k)
-        return selection if len(selection) >= least else self._topped_up(selection, least, n, known)
-
-    def _topped_up(self, selection: Selection, least: int, n: int, known: dict[str, Any]) -> Selection | None:
-        """Of a choice that makes no batch: random others beside it, since a loader can't skip one.
-
-        None where they would be rows that are never to be trained: the batch is loaded, and then skipped.
-        """
-        chosen = selection.indices
-        others = torch.ones(n, dtype=torch.bool).index_fill(0, chosen, False)
-        if known and self._callback.nonfinite == "drop":
-            others &= finite_rows(known)
-        others = others.nonzero().squeeze(1)
-        if len(chosen) + len(others) < least:
-            return None
-        order = self._callback.selector.shuffled(len(others), torch.device("cpu"))
-        more = others[order[: least - len(chosen)]]
-        weights = selection.weights
-        if weights is not None:
-            weights = torch.cat([weights, weights.new_ones(len(more))])
-        return Selection.of(torch.cat([chosen, more]), weights)
+        if len(selection) >= least:
+            return selection
+        # A loader can't skip a batch. Where the others are never to be trained, it is loaded, and then skipped.
+        drops = known and callback.nonfinite == "drop"
+        return topped_up(selector, selection, least, finite_rows(known) if drops else torch.ones(n, dtype=torch.bool))

@@ -17,7 +17,7 @@ from litselect.callbacks.example_memory import ExampleMemory
 from litselect.callbacks.kept import meet_data
 from litselect.callbacks.learning_rate import RaisedLearningRate
 from litselect.callbacks.long_schedule import warn_of_long_schedule
-from litselect.callbacks.memory_setup import learning_rate_factor, place_selector, prepare_memory
+from litselect.callbacks.memory_setup import begin_anew, learning_rate_factor, place_selector, prepare_memory
 from litselect.callbacks.nonfinite import Policy
 from litselect.callbacks.ratings import Ratings, as_ratings
 from litselect.callbacks.refill_queue import RefillQueue
@@ -162,7 +162,7 @@ class ExampleSelection(CallbackBase):
         self.counters, self.queue = Counters(), RefillQueue()
         self.training_batch_size = self.checks = 0
         self.skipped = self.verified = False  # whether the newest batch made no step; losses belong to their rows
-        self._rank, self._world_size, self._resumed = 0, 1, False
+        self._rank, self._world_size, self._resumed, self._fits = 0, 1, False, True
         self._loaded: dict[str, Any] | None = None  # what a checkpoint says of the run, until training starts
         self._device: torch.device | None = None  # of the module, from the first fit on
         self._session: SelectionSession | None = None
@@ -171,15 +171,17 @@ class ExampleSelection(CallbackBase):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check what can be checked before the data is loaded."""
-        if stage != "fit":
+        self._fits, self._loaded = stage == "fit", None
+        if not self._fits:
             return
+        begin_anew(self, trainer)
         check_fit(self, trainer, pl_module)
         self._rank, self._world_size, self._resumed = trainer.global_rank, trainer.world_size, False
         self.training_batch_size, self.checks, self.verified, self.reuse_refused = 0, 0, False, ""
         self.queue = RefillQueue()  # what an earlier fit left over may be rows of other data
         if self.auto is not None:
             self.auto, self.scoring = AutoScoring(self.when_unprofitable), ScoringPass()
-        self.memory = prepare_memory(self, trainer, pl_module)
+        self.memory = prepare_memory(self, trainer)
         if self.memory is not None:
             place_selector(self, trainer)  # who may choose before training starts
             self.memory.attach(trainer)
@@ -274,10 +276,7 @@ class ExampleSelection(CallbackBase):
     # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters, the selector's state, rows that wait and random streams, of every rank.
-
-        Tensors, numbers and strings: loads with ``weights_only=True``.
-        """
+        """Counters, the selector's state, rows that wait and random streams of all ranks; for ``weights_only=True``."""
         return {
             "selector": selector_name(self.selector),
             "across_ranks": self.across_ranks,
@@ -287,10 +286,11 @@ class ExampleSelection(CallbackBase):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint. Of one that another selector or number of processes made, what fits is used."""
-        state = pick_state(state_dict, self, self._rank, self._world_size)
-        load_own(self, state, state_dict.get("memory"))
-        self._loaded = state if state["streams"] is not None else None
-        self._resumed = True
+        if self._fits:  # or a checkpoint is tested: nothing goes on from it
+            state = pick_state(state_dict, self, self._rank, self._world_size)
+            load_own(self, state, state_dict.get("memory"))
+            self._loaded = state if state["streams"] is not None else None
+            self._resumed = True
 
     def _close(self) -> None:
         if self.memory is not None:

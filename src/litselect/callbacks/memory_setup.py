@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from litselect.callbacks.batch_sizes import fewest_rows
+from litselect.callbacks.counters import Counters
 from litselect.callbacks.early_choice import EarlyChoice
 from litselect.callbacks.example_memory import ExampleMemory
 from litselect.callbacks.nonfinite import select_finite
 from litselect.callbacks.ratings import rated_by_id
 
 if TYPE_CHECKING:
-    from pytorch_lightning import LightningModule, Trainer
+    from pytorch_lightning import Trainer
 
     from litselect.callbacks.example_selection import ExampleSelection
 
 
-def prepare_memory(callback: ExampleSelection, trainer: Trainer, module: LightningModule) -> ExampleMemory | None:
+def prepare_memory(callback: ExampleSelection, trainer: Trainer) -> ExampleMemory | None:
     """The ledger for a fit, if the settings ask for one: to be attached before the loaders are made.
 
     A fit that goes on with the same Trainer keeps what it knows; another one may be of other data.
@@ -34,11 +34,18 @@ def prepare_memory(callback: ExampleSelection, trainer: Trainer, module: Lightni
     memory = ExampleMemory(
         replace(plan, scored_epoch=None),
         callback.ids,
-        EarlyChoice(callback, trainer, fewest_rows(module)) if early else None,
+        EarlyChoice(callback, trainer) if early else None,
     )
     if old is not None:
         memory.take_over(old)
     return memory
+
+
+def begin_anew(callback: ExampleSelection, trainer: Trainer) -> None:
+    """Forget an earlier training. A fit that goes on with the same Trainer forgets nothing; checkpoints come later."""
+    if trainer.fit_loop.epoch_progress.current.ready == 0:
+        callback.selector.reset()
+        callback.counters = Counters()
 
 
 def place_selector(callback: ExampleSelection, trainer: Trainer) -> None:
@@ -59,7 +66,8 @@ def learning_rate_factor(callback: ExampleSelection, trainer: Trainer, active: b
     memory, selector = callback.memory, callback.selector
     if not (callback.refill and active and selector.compensates and memory is not None):
         return 1.0
-    selector.at(callback.phase.progress(trainer), trainer.current_epoch, callback.phase.epochs(trainer))
+    progress = callback.phase.progress_at(trainer, 0, callback.phase.epoch_length(trainer))  # the loops' is behind
+    selector.at(progress, trainer.current_epoch, callback.phase.epochs(trainer))
     ids = memory.ledger.seen.nonzero().squeeze(1)  # a sampler may leave some out for good
     if not len(ids):
         return 1.0

@@ -111,6 +111,8 @@ class Scorer:
         rows = memory.outdated(ids) if source == "aged" else None
         if source == "ledger" or (rows is not None and not len(rows)):
             return memory.recall(ids, looked_up(callback.selector, callback.nonfinite))
+        if rows is not None and callback.scoring.mode == "train" and len(rows) < fewest_rows(self._module):
+            rows = None  # one row has no batch statistics: all are scored
         if rows is None:
             scores = self.scores = self._score(batch, batch_idx, n)
         else:

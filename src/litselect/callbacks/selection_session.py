@@ -22,6 +22,7 @@ from litselect.callbacks.scorer import Scorer
 from litselect.callbacks.selected_step import SelectedStep
 from litselect.callbacks.selection_log import logged
 from litselect.callbacks.stopwatch import Stopwatch
+from litselect.callbacks.topped_up import topped_up
 from litselect.scoring import Scores
 from litselect.scoring.rows import count_rows, take_rows
 
@@ -81,7 +82,9 @@ class SelectionSession:
     @property
     def kept(self) -> float:
         """Which share of the newest batch's candidates was chosen."""
-        return 1.0 if self.selection is None else len(self.selection) / self.candidates
+        if self.selection is None:
+            return 0.0 if self.callback.skipped else 1.0
+        return len(self.selection) / self.candidates
 
     def close(self) -> None:
         """Put the loops back."""
@@ -127,8 +130,7 @@ class SelectionSession:
             fewest = min(self._minimum, n)
             batch, n = self._without(excluded, batch, n)
             if not self._agree(n >= fewest):
-                callback.skipped = True
-                return False
+                return self._skip()
         callback.counters.seen += self.candidates
         # A pass without backward (StochasticWeightAveraging) gathers batch statistics: those of all rows.
         passive = cast("Any", self.trainer.fit_loop)._skip_backward
@@ -144,7 +146,7 @@ class SelectionSession:
         )
         self._watch.lap("scoring_seconds")
         # A step that returned None declined the batch: it gets the chance to do so again.
-        selectable = self._selecting and known is not None
+        selectable = self._selecting and known is not None and n > 0
         self._chosen = self._select(batch, n, known or {}) if selectable else Chosen(batch, n, present(ids=self._ids))
         if self.selection is not None and "ratings" in callback.selector.needs:
             count_kept(callback, known or {}, self._ids, self.selection, self.candidates)
@@ -154,11 +156,31 @@ class SelectionSession:
             self._watch.lap("scoring_seconds")
         callback.skipped = self._chosen is None
         if self._chosen is None:
-            return False
+            return self._skip()
         if self._chosen.batch is not arrived:
             results: Any = cast("Any", self.trainer)._results  # so that self.log weighs by the rows that are trained
             results.batch, results.batch_size = self._chosen.batch, None
         return True
+
+    @property
+    def _accumulates(self) -> bool:
+        """Whether no batch can be skipped: the first of several clears gradients, the last makes the step."""
+        return self.module.automatic_optimization and self.trainer.accumulate_grad_batches > 1
+
+    def _skip(self) -> bool:
+        """Leave out a batch.
+
+        Raises:
+            RuntimeError: while gradients are accumulated.
+        """
+        self.callback.skipped = True
+        if self._accumulates:
+            raise RuntimeError(
+                f"A batch of {self.candidates} rows has too few that may be trained, and none can be left out while "
+                f"gradients are accumulated (accumulate_grad_batches={self.trainer.accumulate_grad_batches}): those of "
+                "a step would be lost, or applied twice. Enlarge the batches, or accumulate nothing."
+            )
+        return False
 
     def _without(self, excluded: Tensor, batch: Any, n: int) -> tuple[Any, int]:
         """The batch less its rows that are held out."""
@@ -191,6 +213,9 @@ class SelectionSession:
             selection, factor = share.selection, share.factor
         else:
             selection = self._call_selector(known, n)
+            if len(selection) < least and not drops and self._accumulates:
+                everyone = torch.ones(n, dtype=torch.bool, device=selection.indices.device)
+                selection = topped_up(callback.selector, selection, least, everyone) or selection
             freely = (callback.selector.probabilistic or drops) and not callback.refill
             if freely and not self._agree(len(selection) >= least):
                 return None

@@ -109,6 +109,6 @@ class SelectiveBackprop(ExampleSelection):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint, and go on selecting as the training did."""
-        if self._default is not None:
+        if self._default is not None and self._fits:
             self._default.resume(state_dict)
         super().load_state_dict(state_dict)

@@ -98,10 +98,11 @@ class CaptureCheck:
             CaptureError: if a part does.
         """
         found: list[float] = []
-        for part in (take_rows(self.batch, torch.arange(size, device=self.losses.device), self.n), self._half(size)):
+        whole = torch.arange(size, device=self.losses.device)
+        for part in (lambda: take_rows(self.batch, whole, self.n), lambda: self._half(size)):
             with without_trace():
                 try:
-                    rest = LossCapture(size).remainder(lambda part=part: step(part))
+                    rest = LossCapture(size).remainder(lambda part=part: step(part()))
                 except (ArithmeticError, CaptureError):
                     return  # a step that divides by its loss, or that goes by its value, is not the same without it
             found.append(math.nan if rest is None else rest.item())
@@ -110,6 +111,7 @@ class CaptureCheck:
         if abs(found[0] - found[1]) > 0.01 * spread + 1e-5 * abs(found[0]):  # never so for NaN
             raise CaptureError(
                 "Selection needs the whole loss of each example, but a part of what training_step returns depends on "
-                "the examples and is computed without torch's loss functions, so the captured losses lack it. "
+                "the examples and is computed without torch's loss functions (or within a checkpoint with "
+                "use_reentrant=True), so the captured losses lack it. "
                 f"{REMEDY}"
             )

@@ -105,7 +105,7 @@ class LossCall:
         if weight is None:
             return self._ignored.logical_not().sum()
         target = torch.where(self._ignored, 0, self.arguments["target"])
-        return (weight[target] * ~self._ignored).sum()
+        return (weight[target.long()] * ~self._ignored).sum()  # torch takes uint8 for classes, but for a mask here
 
     def per_example(self, elements: Float[Tensor, "..."], n: int) -> Float[Tensor, " n"] | None:
         """What each of `n` examples contributes, as if it were a batch of its own; of a sum, its part.
@@ -117,6 +117,8 @@ class LossCall:
             return None
         if self.reduction == "mean" and elements.numel() == n and self.function is not F.ctc_loss:
             return elements.reshape(n)  # the mean over one element; if that is ignored, it is zero already
+        if rows.dtype in (torch.float16, torch.bfloat16):
+            rows = rows.float()  # whose sums those may not hold
         counts = self.counts(elements)
         if (lengths := self.own_lengths()) is not None:
             rows = rows / lengths.to(rows).reshape(-1, 1)
@@ -144,6 +146,12 @@ class LossCall:
         if target.is_floating_point():
             return None  # class probabilities: torch forbids ignore_index and averages over all
         return target == (-100 if ignored is None else ignored)  # torch's own default, where it says None
+
+
+def summed(elements: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+    """Their sum; that of 16-bit numbers in float32, as it may exceed what those can hold where the mean does not."""
+    half = elements.dtype in (torch.float16, torch.bfloat16)
+    return elements.sum(dtype=torch.float32) if half else elements.sum()
 
 
 def rows_of(elements: Float[Tensor, "..."], n: int) -> Float[Tensor, "n ..."] | None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from litselect.scoring.loss_call import LOSSES, LossCall, rows_of
+from litselect.scoring.loss_call import LOSSES, LossCall, rows_of, summed
 from litselect.scoring.row_order import MEANS, is_total, keeps_rows, tensors_of
 
 if TYPE_CHECKING:
@@ -52,11 +52,15 @@ class LossCapture(TorchFunctionMode):
 
     Args:
         n: the number of examples in the batch.
+        counts: what the sums of the first of several chunks were divided by, in their order, to which those of this one
+            are scaled; an empty list is filled with them.
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, counts: list[Any] | None = None) -> None:
         super().__init__()
         self.n = n
+        self._counts: list[Any] = [] if counts is None else counts
+        self._counted = 0
         self.seen: list[str] = []
         self.logits: Tensor | None = None  # of the first cross-entropy over the examples
         self.targets: Tensor | None = None
@@ -67,7 +71,9 @@ class LossCapture(TorchFunctionMode):
         self._rowful: dict[int, Tensor] = {}  # what became of those, while it still has a row per example
         self._sums: dict[int, Tensor] = {}  # sums over the examples, and what became of those
         self._handed_out: tuple[Tensor | None, int] = None, 0  # the last mean or sum of all, as the step got it
-        self._blank = False  # whether every loss that is seen is made nothing of
+        self._leaves: list[Tensor] = []  # of both, in their order
+        self._blank = False  # whether the losses that are seen are made nothing of,
+        self._spared: set[int] = set()  # but for these
 
     def run(self, step: Callable[[], Any]) -> Float[Tensor, " batch"] | None:
         """Run `step` without building the network's graph and return its loss per example.
@@ -82,7 +88,13 @@ class LossCapture(TorchFunctionMode):
         return None if total is None else self._attribute(total)
 
     def remainder(self, step: Callable[[], Any]) -> Float[Tensor, ""] | None:
-        """What is left of the step's loss where every loss that is seen is zero: a penalty, or what is not seen.
+        """What is left of the step's loss where every loss that is attributed is zero: a penalty, or what is not seen.
+
+        A loss that the total has no derivative by is not attributed. Mostly that is a metric; but one that is computed
+        inside a reentrant checkpoint has its part in the total all the same, and stands in what is left.
+
+        Args:
+            step: runs once more, where there is such a loss.
 
         Returns:
             One number, or ``None`` where the step returned ``None``.
@@ -92,7 +104,14 @@ class LossCapture(TorchFunctionMode):
         """
         self._blank = True
         total = self._total(step)
-        return None if total is None else total.detach().reshape(())
+        if total is None:
+            return None
+        derivatives = self._derivatives(total, self._leaves)
+        if lost := {place for place, derivative in enumerate(derivatives) if derivative is None}:
+            again = LossCapture(self.n)
+            again._blank, again._spared = True, lost
+            total = cast("Tensor", again._total(step))
+        return total.detach().reshape(())
 
     def _total(self, step: Callable[[], Any]) -> Tensor | None:
         try:
@@ -142,7 +161,7 @@ class LossCapture(TorchFunctionMode):
         """What the step gets, up to rounding."""
         # From the elements where a second call would take long: that of a language model takes a tenth of its pass.
         if call.function is F.cross_entropy and call.reduction == "mean" and elements.numel() > self.n:
-            return elements.sum() / call.denominator(elements)
+            return (summed(elements) / call.denominator(elements)).to(elements.dtype)
         return call.again()
 
     def _parse(
@@ -176,22 +195,30 @@ class LossCapture(TorchFunctionMode):
             id(arg) in self._sums for arg in tensors if isinstance(arg, Tensor) and arg.grad_fn is not None
         ):
             self._sums[id(result)] = result
-            if self._makes_mean(func, args):
+            count = self._count_in(func, args)
+            if count is not None:
                 del self._sums[id(result)]
-                cast("Any", result).register_hook(self._times_n)
+                factor = self.n * self._of_first_chunk(count)
+                cast("Any", result).register_hook(lambda derivative: factor * derivative)
         return result
 
-    def _times_n(self, derivative: Tensor) -> Tensor:
-        return self.n * derivative
-
-    def _makes_mean(self, func: Any, args: tuple[Any, ...]) -> bool:
-        """Whether a sum is divided by the number of examples or of their elements."""
+    def _count_in(self, func: Any, args: tuple[Any, ...]) -> Any:
+        """The number of examples or of their elements that a sum is divided by; None if it is divided by none."""
         if len(args) < 2 or not any(id(arg) in self._sums for arg in args[:2]):
-            return False
+            return None
         if func in _DIVISIONS:
-            return id(args[0]) in self._sums and self._counts_examples(args[1])
+            return args[1] if id(args[0]) in self._sums and self._counts_examples(args[1]) else None
         factor = args[1] if id(args[0]) in self._sums else args[0]
-        return func in _PRODUCTS and isinstance(factor, float) and abs(factor) > 0 and self._counts_examples(1 / factor)
+        if func in _PRODUCTS and isinstance(factor, float) and abs(factor) > 0 and self._counts_examples(1 / factor):
+            return 1 / factor
+        return None
+
+    def _of_first_chunk(self, count: Any) -> Any:
+        """By what the losses of this chunk are to be multiplied, to be of one scale with those of the first."""
+        place, self._counted = self._counted, self._counted + 1
+        if place >= len(self._counts):
+            self._counts.append(count)
+        return 1 if self._counts[place] is count else count / self._counts[place]
 
     def _counts_examples(self, divisor: Any) -> bool:
         """Whether a sum divided by this is a mean over the examples, or over their elements."""
@@ -204,6 +231,7 @@ class LossCapture(TorchFunctionMode):
         with torch.enable_grad():
             leaf = self._seen(value).requires_grad_()
             self._reduced.append((leaf, own))
+            self._leaves.append(leaf)
             result = leaf.clone()  # no leaf, so that `loss += ...` is allowed
         if is_sum:
             self._sums[id(result)] = result
@@ -214,12 +242,13 @@ class LossCapture(TorchFunctionMode):
         with torch.enable_grad():
             leaf = self._seen(elements).requires_grad_()
             self._elements.append(leaf)
+            self._leaves.append(leaf)
             result = leaf.clone()
         self._rowful[id(result)] = result
         return result
 
     def _seen(self, value: Tensor) -> Tensor:
-        return torch.zeros_like(value) if self._blank else value.detach()
+        return torch.zeros_like(value) if self._blank and len(self._leaves) not in self._spared else value.detach()
 
     # ------------------------------------------------------------------ the result
 

@@ -21,6 +21,12 @@ def keeps_as_they_are() -> bool:
     return _HOOKS is not None and _HOOKS(True) is None
 
 
+def recomputes() -> bool:
+    """Whether this runs within an activation checkpoint that runs it again, on the way backward."""
+    hooks: Any = None if _HOOKS is None else _HOOKS(True)
+    return hooks is not None and getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"
+
+
 def is_cross_entropy(loss: Any) -> bool:
     """Whether `loss` is the mean or sum of a cross-entropy and nothing else, its labels neither soft nor smoothed."""
     node: Any = loss.grad_fn if isinstance(loss, Tensor) else None

@@ -153,7 +153,7 @@ class LossObserver(LossCapture):
             self._rowful[id(result)] = result
         if all(id(arg) in self._sums for arg in tensors):
             self._sums[id(result)] = result
-            if self._makes_mean(func, args):
+            if self._count_in(func, args) is not None:
                 return self._as_made(result, self._mean_of_sums(result, sums), is_sum=False)
         return result
 

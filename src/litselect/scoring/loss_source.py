@@ -35,7 +35,8 @@ def loss_source(module: nn.Module, step: Callable[[Any], Any] | None, loss_fn: L
         return lambda batch, n: Scores(_validated(loss_fn(module, batch), n, "loss_fn"))
     if step is None:
         raise CaptureError(f"{type(module).__name__} has no per-example loss. {REMEDY}")
-    return lambda batch, n: _capture(step, batch, n)
+    counts: list[Any] = []  # chunks of one batch have them in common
+    return lambda batch, n: _capture(step, batch, n, counts)
 
 
 def proxy_source(proxy: nn.Module, loss_fn: LossFunction | None) -> LossSource:
@@ -91,8 +92,8 @@ def _shown(value: Any) -> str:
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else "nothing"
 
 
-def _capture(step: Callable[[Any], Any], batch: Any, n: int) -> Scores | None:
-    capture = LossCapture(n)
+def _capture(step: Callable[[Any], Any], batch: Any, n: int, counts: list[Any]) -> Scores | None:
+    capture = LossCapture(n, counts)
     try:
         losses = capture.run(lambda: step(batch))
         return None if losses is None else Scores(losses, capture.logits, capture.targets, capture.others)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from litselect.scoring.loss_call import LOSSES, LossCall
+from litselect.scoring.loss_call import LOSSES, LossCall, summed
+from litselect.scoring.loss_capture import CaptureError
+from litselect.scoring.loss_in_graph import recomputes
 from litselect.scoring.row_order import has_graph, keeps_rows, tensors_of, written_to
 
 if TYPE_CHECKING:
@@ -53,6 +56,12 @@ class LossWeights(TorchFunctionMode):
             elements = elements.reshape(1)
         if elements.shape[0] == 0 or elements.shape[0] % k:
             return function(*args, **kwargs)
+        if recomputes():
+            raise CaptureError(
+                f"Rows have weights, but {function.__name__} is called within an activation checkpoint, which computes "
+                "it again on the way backward, where weights don't reach. Compute the loss outside of the checkpoint, "
+                "or use a selector without weights."
+            )
         self.applied += 1
         if call.reduction == "none":
             self._rowful[id(elements)] = elements
@@ -60,7 +69,7 @@ class LossWeights(TorchFunctionMode):
         weighted = self._weighted(elements)
         if (lengths := call.own_lengths()) is not None:
             return (weighted / lengths.to(weighted)).mean()
-        return weighted.sum() / call.denominator(elements)
+        return (summed(weighted) / call.denominator(elements)).to(elements.dtype)
 
     def _derived(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function on unreduced losses: if its result has no longer a row per example, on weighted ones."""
@@ -76,9 +85,18 @@ class LossWeights(TorchFunctionMode):
             return result
         if isinstance(result, Tensor) and not result.is_floating_point():
             return result  # a mask, a count
+        if (picked := self._picked(args[0] if args else kwargs.get("input"), result)) is not None:
+            return picked
         if isinstance(result, (Tensor, tuple)) or func is Tensor.__iter__:
             return self._on_weighted(func, args, kwargs)
         return result
+
+    def _picked(self, losses: Any, result: Any) -> Any:
+        """Of a sort, a topk or the like: the places that the losses themselves have there, with weighted values."""
+        pair = isinstance(result, tuple) and len(result) == 2  # values, places
+        if not pair or getattr(result[1], "dtype", None) != torch.int64 or losses.ndim != 1:
+            return None
+        return type(result)((self._weighted(losses)[result[1]], result[1]))
 
     def _on_weighted(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return func(*map(self._opened, args), **{name: self._opened(value) for name, value in kwargs.items()})

@@ -96,7 +96,8 @@ def take(column: Column, indices: Int[Tensor, " kept"]) -> Column:
         # To the host it must block: indices would be read before they have arrived.
         indices = indices.to(column.device, non_blocking=column.device.type != "cpu")
         # Indexing keeps the layout of images (channels_last), index_select takes half the time.
-        return column.index_select(0, indices) if column.is_contiguous() else column[indices]
+        quick = column.layout != torch.strided or column.is_contiguous()  # and what is sparse can't be indexed
+        return column.index_select(0, indices) if quick else column[indices]
     if isinstance(column, np.ndarray):
         return cast("Column", column[indices.cpu().numpy()])
     return type(column)(column[i] for i in cast("Any", indices).tolist())
