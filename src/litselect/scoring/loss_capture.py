@@ -8,7 +8,9 @@ it: ``a + 0.3 * b``, ``torch.stack([a, b]).mean()``, masks and ``.item()`` come 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
@@ -198,8 +200,7 @@ class LossCapture(TorchFunctionMode):
             count = self._count_in(func, args)
             if count is not None:
                 del self._sums[id(result)]
-                factor = self.n * self._of_first_chunk(count)
-                cast("Any", result).register_hook(lambda derivative: factor * derivative)
+                cast("Any", result).register_hook(partial(operator.mul, self.n * self._of_first_chunk(count)))
         return result
 
     def _count_in(self, func: Any, args: tuple[Any, ...]) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -93,10 +92,10 @@ class LossWeights(TorchFunctionMode):
 
     def _picked(self, losses: Any, result: Any) -> Any:
         """Of a sort, a topk or the like: the places that the losses themselves have there, with weighted values."""
-        pair = isinstance(result, tuple) and len(result) == 2  # values, places
-        if not pair or getattr(result[1], "dtype", None) != torch.int64 or losses.ndim != 1:
+        places: Any = getattr(result, "indices", None)  # as the named tuples call them, of which values come first
+        if not isinstance(places, Tensor) or losses.ndim != 1:
             return None
-        return type(result)((self._weighted(losses)[result[1]], result[1]))
+        return type(result)((self._weighted(losses)[places], places))
 
     def _on_weighted(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return func(*map(self._opened, args), **{name: self._opened(value) for name, value in kwargs.items()})
