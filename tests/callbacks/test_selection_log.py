@@ -66,8 +66,12 @@ def test_values_are_right(kit: Any) -> None:
 
 def test_large_counts_are_logged_to_the_last_example(solo: Any) -> None:
     callback = ExampleSelection(TopLoss(keep=0.25))
-    callback.counters.seen = 2**40
-    _, logged, _ = fit(solo, callback, data=loader(16, 8))
+
+    class Late:
+        def on_train_start(self, *_: Any) -> None:
+            callback.counters.seen = 2**40
+
+    _, logged, _ = fit(solo, callback, solo.callback(Late), data=loader(16, 8))
     assert [int(selected(row)["seen"]) - 2**40 for _, row in logged] == [8, 16, 16]
 
 

@@ -10,7 +10,7 @@ from litselect.callbacks.check_state import check_state
 
 @dataclass
 class Counters:
-    """Work done since the callback was made, or since the start of the training that it goes on with, on this rank.
+    """Work done since the training began, on this rank; one that goes on, with its Trainer or a checkpoint, counts on.
 
     Rows are exact. Seconds are measured on the device that does the work.
 

@@ -76,6 +76,7 @@ class LossCapture(TorchFunctionMode):
         self._leaves: list[Tensor] = []  # of both, in their order
         self._blank = False  # whether the losses that are seen are made nothing of,
         self._spared: set[int] = set()  # but for these
+        self._remade: set[int] = set()  # those that the step reduced itself, which made others
 
     def run(self, step: Callable[[], Any]) -> Float[Tensor, " batch"] | None:
         """Run `step` without building the network's graph and return its loss per example.
@@ -109,7 +110,8 @@ class LossCapture(TorchFunctionMode):
         if total is None:
             return None
         derivatives = self._derivatives(total, self._leaves)
-        if lost := {place for place, derivative in enumerate(derivatives) if derivative is None}:
+        lost = {place for place, derivative in enumerate(derivatives) if derivative is None} - self._remade
+        if lost:
             again = LossCapture(self.n)
             again._blank, again._spared = True, lost
             total = cast("Tensor", again._total(step))
@@ -188,6 +190,7 @@ class LossCapture(TorchFunctionMode):
             elements = cast("Tensor", args[0]).detach()
             rows = cast("Tensor", rows_of(elements, self.n))
             mean = func in MEANS
+            self._note_reduced(cast("Tensor", args[0]))
             return self._as_reduced(func(elements, **kwargs), rows.mean(1) if mean else rows.sum(1), is_sum=not mean)
         with torch.enable_grad():
             result = func(*args, **kwargs)
@@ -202,6 +205,12 @@ class LossCapture(TorchFunctionMode):
                 del self._sums[id(result)]
                 cast("Any", result).register_hook(partial(operator.mul, self.n * self._of_first_chunk(count)))
         return result
+
+    def _note_reduced(self, elements: Tensor) -> None:
+        """Let it be known, where that is of interest, that losses have their part in the total by what they come to."""
+        if self._blank:
+            derivatives = self._derivatives(elements, self._leaves)
+            self._remade |= {place for place, derivative in enumerate(derivatives) if derivative is not None}
 
     def _count_in(self, func: Any, args: tuple[Any, ...]) -> Any:
         """The number of examples or of their elements that a sum is divided by; None if it is divided by none."""
