@@ -58,8 +58,7 @@ def main(config: DictConfig) -> None:
     for arm, space in spaces.items():
         _refuse_fixed(arm, space)
     settings, rates = _sampling(config, optuna), [float(rate) for rate in config.learning_rates]
-    tried = {sweep.partition("=")[0] for space in spaces.values() for sweep in space}
-    job = TrialRun(out / "trials", tried)
+    job = TrialRun(out / "trials", {sweep.partition("=")[0] for space in spaces.values() for sweep in space})
     console, trials = Console(soft_wrap=True, highlight=False), dict[str, list[Trial]]()
     for arm, space in spaces.items():
         option, *own = arm.split()

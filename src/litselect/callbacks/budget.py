@@ -141,13 +141,13 @@ class Budget(CallbackBase):
         Raises:
             ValueError: if operations can't be counted.
         """
-        self._fits, self.prices = stage == "fit", self._given
+        self._fits = stage == "fit"
         if not self._fits:
             return
         if self.unit == "flops" and self._given is None:
             self._operations = Operations(pl_module)
         self.spent, self.breakdown = self._before, {"before": self._before}
-        self._forecast, self._resumed, self._plain = 0, False, 0.0
+        self._forecast, self._resumed, self._plain, self.prices = 0, False, 0.0, self._given
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on with the length that was foretold."""
