@@ -96,6 +96,7 @@ PUBLIC = {
         "Price",
         "Prices",
         "SelectiveBackprop",
+        "TrimmedLoss",
     },
     "litselect.schedules": {"Constant", "Cosine", "Linear", "OneCycle", "Schedule", "Steps"},
 }

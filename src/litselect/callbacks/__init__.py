@@ -8,6 +8,7 @@ from litselect.callbacks.example_selection import ExampleSelection
 from litselect.callbacks.price import Price
 from litselect.callbacks.prices import Prices
 from litselect.callbacks.selective_backprop import SelectiveBackprop
+from litselect.callbacks.trimmed_loss import TrimmedLoss
 
 __all__ = [
     "Budget",
@@ -18,4 +19,5 @@ __all__ = [
     "Price",
     "Prices",
     "SelectiveBackprop",
+    "TrimmedLoss",
 ]
