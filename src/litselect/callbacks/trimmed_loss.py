@@ -67,4 +67,5 @@ class TrimmedLoss(ExampleSelection):
             )
         kept = (1 - noise) / (1 - noise * uniform) if keep is None else keep
         law = NoiseGuard(RandomSubset(kept, seed=seed), noise, ramp=ramp)
-        super().__init__(Mixture(law, uniform), **{"scoring": "ledger", "warmup": 0, **settings})
+        given: dict[str, Any] = {"scoring": "ledger", "warmup": 0, **settings}
+        super().__init__(Mixture(law, uniform), **given)
