@@ -111,7 +111,7 @@ class Scorer:
         rows = memory.outdated(ids) if source == "aged" else None
         if source == "ledger" or (rows is not None and not len(rows)):
             return memory.recall(ids, looked_up(callback.selector, callback.nonfinite))
-        if rows is not None and callback.scoring.mode == "train" and len(rows) < fewest_rows(self._module):
+        if rows is not None and len(rows) == 1 and callback.scoring.mode == "train" and fewest_rows(self._module) > 1:
             rows = None  # one row has no batch statistics: all are scored
         if rows is None:
             scores = self.scores = self._score(batch, batch_idx, n)

@@ -215,7 +215,7 @@ class SelectionSession:
             selection = self._call_selector(known, n)
             if len(selection) < least and not drops and self._accumulates:
                 everyone = torch.ones(n, dtype=torch.bool, device=selection.indices.device)
-                selection = topped_up(callback.selector, selection, least, everyone) or selection
+                selection = cast("Selection", topped_up(callback.selector, selection, least, everyone))
             freely = (callback.selector.probabilistic or drops) and not callback.refill
             if freely and not self._agree(len(selection) >= least):
                 return None

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from litselect.scoring.loss_capture import CaptureError, LossCapture
+from litselect.scoring.loss_capture import CaptureError
+from litselect.scoring.loss_remainder import LossRemainder
 from litselect.scoring.rows import take_rows
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class CaptureCheck:
         for part in (lambda: take_rows(self.batch, whole, self.n), lambda: self._half(size)):
             with without_trace():
                 try:
-                    rest = LossCapture(size).remainder(lambda part=part: step(part()))
+                    rest = LossRemainder(size).measure(lambda part=part: step(part()))
                 except (ArithmeticError, CaptureError):
                     return  # a step that divides by its loss, or that goes by its value, is not the same without it
             found.append(math.nan if rest is None else rest.item())

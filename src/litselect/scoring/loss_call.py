@@ -47,6 +47,8 @@ _PARAMETERS: Final = {
     for parameters in (inspect.signature(function).parameters,)
 }
 """Names and defaults: binding a signature takes ten times as long."""
+_HALVES: Final = (torch.float16, torch.bfloat16)
+"""Are summed in float32: they may not hold the sum where they hold the mean."""
 _ELEMENT_WEIGHTS: Final = frozenset({F.mse_loss, F.l1_loss})  # their `weight` is one an element, and divides the mean
 
 
@@ -117,8 +119,8 @@ class LossCall:
             return None
         if self.reduction == "mean" and elements.numel() == n and self.function is not F.ctc_loss:
             return elements.reshape(n)  # the mean over one element; if that is ignored, it is zero already
-        if rows.dtype in (torch.float16, torch.bfloat16):
-            rows = rows.float()  # whose sums those may not hold
+        if rows.dtype in _HALVES:
+            rows = rows.float()
         counts = self.counts(elements)
         if (lengths := self.own_lengths()) is not None:
             rows = rows / lengths.to(rows).reshape(-1, 1)
@@ -149,9 +151,8 @@ class LossCall:
 
 
 def summed(elements: Float[Tensor, "..."]) -> Float[Tensor, ""]:
-    """Their sum; that of 16-bit numbers in float32, as it may exceed what those can hold where the mean does not."""
-    half = elements.dtype in (torch.float16, torch.bfloat16)
-    return elements.sum(dtype=torch.float32) if half else elements.sum()
+    """Their sum, in float32 at the least."""
+    return elements.sum(dtype=torch.float32 if elements.dtype in _HALVES else None)
 
 
 def rows_of(elements: Float[Tensor, "..."], n: int) -> Float[Tensor, "n ..."] | None:

@@ -73,10 +73,6 @@ class LossCapture(TorchFunctionMode):
         self._rowful: dict[int, Tensor] = {}  # what became of those, while it still has a row per example
         self._sums: dict[int, Tensor] = {}  # sums over the examples, and what became of those
         self._handed_out: tuple[Tensor | None, int] = None, 0  # the last mean or sum of all, as the step got it
-        self._leaves: list[Tensor] = []  # of both, in their order
-        self._blank = False  # whether the losses that are seen are made nothing of,
-        self._spared: set[int] = set()  # but for these
-        self._remade: set[int] = set()  # those that the step reduced itself, which made others
 
     def run(self, step: Callable[[], Any]) -> Float[Tensor, " batch"] | None:
         """Run `step` without building the network's graph and return its loss per example.
@@ -89,33 +85,6 @@ class LossCapture(TorchFunctionMode):
         """
         total = self._total(step)
         return None if total is None else self._attribute(total)
-
-    def remainder(self, step: Callable[[], Any]) -> Float[Tensor, ""] | None:
-        """What is left of the step's loss where every loss that is attributed is zero: a penalty, or what is not seen.
-
-        A loss that the total has no derivative by is not attributed. Mostly that is a metric; but one that is computed
-        inside a reentrant checkpoint has its part in the total all the same, and stands in what is left.
-
-        Args:
-            step: runs once more, where there is such a loss.
-
-        Returns:
-            One number, or ``None`` where the step returned ``None``.
-
-        Raises:
-            CaptureError: as `run`.
-        """
-        self._blank = True
-        total = self._total(step)
-        if total is None:
-            return None
-        derivatives = self._derivatives(total, self._leaves)
-        lost = {place for place, derivative in enumerate(derivatives) if derivative is None} - self._remade
-        if lost:
-            again = LossCapture(self.n)
-            again._blank, again._spared = True, lost
-            total = cast("Tensor", again._total(step))
-        return total.detach().reshape(())
 
     def _total(self, step: Callable[[], Any]) -> Tensor | None:
         try:
@@ -190,7 +159,6 @@ class LossCapture(TorchFunctionMode):
             elements = cast("Tensor", args[0]).detach()
             rows = cast("Tensor", rows_of(elements, self.n))
             mean = func in MEANS
-            self._note_reduced(cast("Tensor", args[0]))
             return self._as_reduced(func(elements, **kwargs), rows.mean(1) if mean else rows.sum(1), is_sum=not mean)
         with torch.enable_grad():
             result = func(*args, **kwargs)
@@ -205,12 +173,6 @@ class LossCapture(TorchFunctionMode):
                 del self._sums[id(result)]
                 cast("Any", result).register_hook(partial(operator.mul, self.n * self._of_first_chunk(count)))
         return result
-
-    def _note_reduced(self, elements: Tensor) -> None:
-        """Let it be known, where that is of interest, that losses have their part in the total by what they come to."""
-        if self._blank:
-            derivatives = self._derivatives(elements, self._leaves)
-            self._remade |= {place for place, derivative in enumerate(derivatives) if derivative is not None}
 
     def _count_in(self, func: Any, args: tuple[Any, ...]) -> Any:
         """The number of examples or of their elements that a sum is divided by; None if it is divided by none."""
@@ -241,7 +203,6 @@ class LossCapture(TorchFunctionMode):
         with torch.enable_grad():
             leaf = self._seen(value).requires_grad_()
             self._reduced.append((leaf, own))
-            self._leaves.append(leaf)
             result = leaf.clone()  # no leaf, so that `loss += ...` is allowed
         if is_sum:
             self._sums[id(result)] = result
@@ -252,13 +213,13 @@ class LossCapture(TorchFunctionMode):
         with torch.enable_grad():
             leaf = self._seen(elements).requires_grad_()
             self._elements.append(leaf)
-            self._leaves.append(leaf)
             result = leaf.clone()
         self._rowful[id(result)] = result
         return result
 
     def _seen(self, value: Tensor) -> Tensor:
-        return torch.zeros_like(value) if self._blank and len(self._leaves) not in self._spared else value.detach()
+        """The leaf of a loss, or of its elements."""
+        return value.detach()
 
     # ------------------------------------------------------------------ the result
 
