@@ -151,7 +151,7 @@ def remembering(ids: Tensor, *, early: bool = False) -> ExampleMemory:
     memory = ExampleMemory(ScorePlan(True, 1, 0, False), None, (lambda *_: None) if early else None)
     memory._meet(loader(32), False)
     memory.labels = torch.arange(32, dtype=torch.int32) % 3
-    memory._tap.delivery = lambda *_: Delivery(ids, None)
+    memory._tap.delivery = lambda *_: Delivery(ids, (0, 31))
     memory.begin_epoch(0, 0, True, 0.5, DEVICE)
     return memory
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from litselect.callbacks.tapped_sampler import REMEDY, Decide, Delivery, TappedIterator, TappedSampler, bounds
+from litselect.callbacks.tapped_sampler import REMEDY, Decide, Delivery, TappedIterator, TappedSampler
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -75,7 +75,8 @@ class IdTap:
         copied, sampler = copy.copy(loader), loader.batch_sampler
         sampler = sampler.tapped if isinstance(sampler, TappedSampler) else sampler  # of an earlier fit
         # Not by assignment, which DataLoader forbids. Workers that persist are the copy's own.
-        tapped = TappedSampler(sampler, self._decide, self.admitted, self._doubts)
+        ahead = not hasattr(loader, "state_dict")  # a place within the epoch is that of what was sent for
+        tapped = TappedSampler(sampler, self._decide, self.admitted, self._doubts, ahead=ahead)
         copied.__dict__.update(batch_sampler=tapped, _iterator=None)
         return copied
 
@@ -103,7 +104,7 @@ class IdTap:
                 f"A batch of {rows} rows arrived, but the batch sampler had sent {delivery.rows} indices for it: "
                 f"the collate function adds or drops rows. {REMEDY}"
             )
-        lowest, highest = bounds(delivery.ids)
+        lowest, highest = delivery.bounds
         if lowest < 0 or highest >= size:
             raise RuntimeError(
                 f"The ids of examples are positions in a data set, here of {size}, but the batch sampler sent for "
