@@ -57,6 +57,7 @@ PUBLIC = {
         "ImportanceSampling",
         "InfoBatch",
         "KeepAll",
+        "KeepUnlearned",
         "LossPercentile",
         "Mixture",
         "NoiseGuard",

@@ -19,6 +19,7 @@ FREE_SIZE = {
     "InfoBatch",
     "InfoBatch-normalised",
     "HideLearned",
+    "KeepUnlearned",
     "Mixture-independent",
     "NoiseGuard-independent",
     "ShuffledScores-independent",

@@ -5,6 +5,7 @@ from litselect.selectors.hide_learned import HideLearned
 from litselect.selectors.importance_sampling import ImportanceSampling
 from litselect.selectors.info_batch import InfoBatch
 from litselect.selectors.keep_all import KeepAll
+from litselect.selectors.keep_unlearned import KeepUnlearned
 from litselect.selectors.loss_percentile import LossPercentile
 from litselect.selectors.mixture import Mixture
 from litselect.selectors.noise_guard import NoiseGuard
@@ -26,6 +27,7 @@ __all__ = [
     "ImportanceSampling",
     "InfoBatch",
     "KeepAll",
+    "KeepUnlearned",
     "LossPercentile",
     "Mixture",
     "NoiseGuard",
