@@ -15,7 +15,16 @@ from torch.optim import lr_scheduler
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop
 from litselect.callbacks.refill_queue import RefillQueue
-from litselect.selectors import RandomSubset, Selection, Selector, TopLoss
+from litselect.selectors import (
+    HideLearned,
+    InfoBatch,
+    KeepUnlearned,
+    RandomSubset,
+    Selection,
+    Selector,
+    ShuffledScores,
+    TopLoss,
+)
 from tests.callbacks.kit import CLASSES, WIDTH, Classifier, Notes, loader, loader_of, rows
 
 
@@ -338,8 +347,10 @@ class WithSchedule(Classifier):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": self.interval}}
 
 
-def fit_scheduled(kit: Any, make: Any, keep: float = 0.5, interval: str = "step", **settings: Any) -> None:
-    callback = ExampleSelection(TopLoss(keep=keep), refill=True)
+def fit_scheduled(
+    kit: Any, make: Any, keep: float = 0.5, interval: str = "step", selector: Selector | None = None, **settings: Any
+) -> None:
+    callback = ExampleSelection(selector or TopLoss(keep=keep), refill=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The epoch parameter in .scheduler.step", UserWarning)
         kit.fit(kit.make(WithSchedule, make, interval), callback, max_epochs=2, **settings)
@@ -349,6 +360,12 @@ def fit_scheduled(kit: Any, make: Any, keep: float = 0.5, interval: str = "step"
 def test_a_schedule_of_all_batches_is_warned_of(solo: Any, name: str) -> None:
     with pytest.warns(UserWarning, match=rf"{name.split()[0]} is sized for 8 steps.*about 0\.5 times.*for 4 steps"):
         fit_scheduled(solo, LONG[name])
+
+
+@pytest.mark.parametrize("selector", [InfoBatch(), HideLearned(), KeepUnlearned(), ShuffledScores(KeepUnlearned())])
+def test_where_the_selector_decides_how_many_no_number_is_named(solo: Any, selector: Selector) -> None:
+    with pytest.warns(UserWarning, match="for 8 steps.*makes fewer, as .* decides.*Let a BudgetSchedule follow"):
+        fit_scheduled(solo, LONG["OneCycleLR"], selector=selector)
 
 
 @pytest.mark.parametrize("name", FINE)

@@ -204,7 +204,7 @@ class ExampleSelection(CallbackBase):
         self.phase.validate(trainer, self.selector)
         if self.refill:
             self.training_batch_size = declared_batch_size(trainer) or self.training_batch_size
-            warn_of_long_schedule(trainer, self.selector.keep)
+            warn_of_long_schedule(trainer, self.selector)
         if not self._resumed:
             warn_of_fresh_start(self, trainer)
         meet_data(self, trainer, pl_module.device)

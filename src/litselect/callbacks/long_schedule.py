@@ -11,18 +11,23 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
+    from litselect.selectors import Selector
 
-def warn_of_long_schedule(trainer: Trainer, keep: float) -> None:
+
+def warn_of_long_schedule(trainer: Trainer, selector: Selector) -> None:
     """Warn if a schedule counts steps that refilling will not make."""
-    planned = trainer.estimated_stepping_batches
+    planned, keep = trainer.estimated_stepping_batches, selector.keep
     if planned in (math.inf, -1) or keep >= 1 or trainer.max_steps > 0:
         return
+    made = f"only about {keep:.2g} times as many"
+    remedy = f"Size it for {math.ceil(keep * float(planned))} steps (estimated_stepping_batches * {keep:.2g})."
+    if selector.at_least:
+        made, remedy = f"fewer, as {selector!r} decides", "Let a BudgetSchedule follow a Budget(trained=...)."
     for config in trainer.lr_scheduler_configs:
         if config.interval == "step" and planned in set(_numbers(config.scheduler)):
             warnings.warn(
                 f"{type(config.scheduler).__name__} is sized for {planned} steps, the number of incoming batches, but "
-                f"refill=True makes only about {keep:.2g} times as many: the learning rate will not reach its end. "
-                f"Size it for {math.ceil(keep * float(planned))} steps (estimated_stepping_batches * {keep:.2g}).",
+                f"refill=True makes {made}: the learning rate will not reach its end. {remedy}",
                 stacklevel=2,
             )
 

@@ -56,6 +56,7 @@ class KeepUnlearned(Selector):
     """
 
     probabilistic = True  # nothing is drawn, but the number of rows is free
+    at_least = True
     remembers = True
 
     def __init__(self, threshold: float = 0.5, floor: float = 0.1) -> None:

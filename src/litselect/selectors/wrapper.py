@@ -52,6 +52,7 @@ class Wrapper(Selector):
         super().__init__(selector.keep, seed=seed, generator=generator)
         self.needs = selector.needs | needs
         self.probabilistic = selector.probabilistic
+        self.at_least = selector.at_least
         self.weighted = selector.weighted
         self.remembers = selector.remembers
         self.compensates = selector.compensates
