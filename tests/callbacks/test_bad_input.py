@@ -7,8 +7,19 @@ import torch
 from torch.nn import functional as F
 
 from litselect.callbacks import Budget, BudgetSchedule, ExampleSelection, SelectiveBackprop
+from litselect.callbacks.nonfinite import select_finite
 from litselect.scoring import CaptureError, ScoringPass
-from litselect.selectors import KeepAll, RandomSubset, Scheduled, Selection, Selector, TopLoss
+from litselect.selectors import (
+    InfoBatch,
+    KeepAll,
+    KeepUnlearned,
+    LossPercentile,
+    RandomSubset,
+    Scheduled,
+    Selection,
+    Selector,
+    TopLoss,
+)
 from tests.callbacks.kit import CLASSES, WIDTH, Classifier, differences, loader_of, rows, weights
 
 
@@ -299,6 +310,19 @@ def test_train_always_trains_such_rows(solo: Any) -> None:
     assert [len(ids) for ids in net.steps] == [4] * 4
     assert {1, 3} <= set(net.steps[0])
     assert 9 in net.steps[1]
+
+
+@pytest.mark.parametrize("selector", [KeepUnlearned(), InfoBatch(0.8), LossPercentile(0.25, fixed_size=False)])
+def test_train_forces_all_of_them_where_the_number_is_free(selector: Selector) -> None:
+    """And chooses among the others as it would without them: k is no quota that broken rows could use up."""
+    losses = torch.full((32,), 3.0)
+    losses[4:8] = float("inf")
+    chosen = select_finite(selector, {"losses": losses, "ids": torch.arange(32)}, selector.count(32), "train")
+    rows = chosen.indices.tolist()
+    assert {4, 5, 6, 7} <= set(rows)
+    assert rows == sorted(set(rows))
+    if isinstance(selector, (KeepUnlearned, InfoBatch)):  # none of these equal losses is learned, or below the mean
+        assert len(rows) == 32
 
 
 def test_a_broken_step_breaks_as_it_would_without_us(kit: Any) -> None:

@@ -17,12 +17,22 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from litselect.callbacks import SelectiveBackprop, tapped_sampler
+from litselect.callbacks import Budget, ExampleSelection, SelectiveBackprop, id_tap, tapped_sampler
 from litselect.callbacks.doubts import Doubts
 from litselect.callbacks.early_choice import EarlyChoice
 from litselect.callbacks.foreseeable import foreseeable
 from litselect.callbacks.tapped_sampler import TappedIterator, load_all
-from litselect.selectors import RankSampling
+from litselect.selectors import (
+    KeepUnlearned,
+    LossPercentile,
+    NoiseGuard,
+    RandomSubset,
+    RankSampling,
+    Scheduled,
+    Selection,
+    Selector,
+    ShuffledScores,
+)
 from tests.callbacks.kit import Classifier, differences, rows
 
 N, BATCH = 60, 4
@@ -74,8 +84,8 @@ def test_which_samplers_can_be_read_ahead(sampler: Any, expected: bool) -> None:
     assert foreseeable(sampler) is expected
 
 
-def places_decided(solo: Any, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> list[list[int]]:
-    """The places that are decided on before each batch of an epoch that selects."""
+def places_decided(solo: Any, monkeypatch: pytest.MonkeyPatch, callback: Any = None, **settings: Any) -> list[Any]:
+    """The places that are decided on before each batch of a second epoch."""
     decide, found, new = EarlyChoice.__call__, [], []
 
     def watched(self: Any, place: int, length: int, ids: Any) -> Any:
@@ -84,26 +94,54 @@ def places_decided(solo: Any, monkeypatch: pytest.MonkeyPatch, **settings: Any) 
 
     class Watching:
         def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
-            found.append(new.copy())
+            if trainer.current_epoch:
+                found.append(new.copy())
             new.clear()
 
     monkeypatch.setattr(EarlyChoice, "__call__", watched)
-    callback = SelectiveBackprop(keep=0.5, scoring="ledger", warmup=0)
-    data = DataLoader(Drawing(), **settings)
-    solo.fit(solo.make(Classifier), callback, solo.callback(Watching), data=data, max_epochs=1)
+    callback = callback or SelectiveBackprop(keep=0.5, scoring="ledger")
+    data = DataLoader(Drawing(), **({"batch_size": BATCH, "shuffle": True} | settings))
+    solo.fit(solo.make(Classifier), callback, solo.callback(Watching), data=data, max_epochs=2)
     return found
+
+
+ONE_BY_ONE = [[place] for place in range(15)]
 
 
 def test_many_are_decided_on_in_a_row(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tapped_sampler, "_AHEAD", 5)
-    found = places_decided(solo, monkeypatch, batch_size=BATCH, shuffle=True)  # 15 batches
+    found = places_decided(solo, monkeypatch)  # 15 batches
     assert [len(new) for new in found] == [5, 0, 0, 0, 0, 5, 0, 0, 0, 0, 4, 0, 0, 0, 1]
     assert [place for new in found for place in new] == list(range(15))
 
 
 def test_a_sampler_of_its_own_is_not_read_ahead(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = places_decided(solo, monkeypatch, batch_size=BATCH, sampler=Wandering(ROWS))
-    assert found == [[place] for place in range(15)]
+    assert places_decided(solo, monkeypatch, shuffle=False, sampler=Wandering(ROWS)) == ONE_BY_ONE
+
+
+class LastRows(LossPercentile):
+    """Someone's own, of which nobody knows what it leaves behind."""
+
+    def select(self, k: int, *, percentiles: Any) -> Selection:  # pyright: ignore
+        return Selection(torch.arange(len(percentiles))[-k:])
+
+
+REMEMBERING: dict[str, Any] = {
+    "counts its calls": lambda: RankSampling(0.5),
+    "keeps a history": lambda: NoiseGuard(LossPercentile(0.5), "auto"),
+    "someone's own": lambda: LastRows(0.5),
+    "a function of someone's own": lambda: Scheduled(LossPercentile(0.5), lambda progress: 0.5),
+    "a stream that others may draw from": lambda: LossPercentile(0.5, generator=torch.Generator()),
+    "the same within another": lambda: ShuffledScores(LossPercentile(0.5, generator=torch.Generator())),
+}
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_nor_is_it_for_a_selector_that_leaves_something_behind(
+    solo: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    callback = ExampleSelection(REMEMBERING[name](), scoring="ledger")
+    assert places_decided(solo, monkeypatch, callback) == ONE_BY_ONE
 
 
 class Stateful(DataLoader[Any]):
@@ -120,27 +158,87 @@ def test_a_loader_with_a_place_is_not_read_ahead(solo: Any, monkeypatch: pytest.
     """What a selector counts is saved with the place, and would be that of a later one."""
     Stateful.__module__ = "torch.utils.data"
     monkeypatch.setattr(f"{__name__}.DataLoader", Stateful)
-    found = places_decided(solo, monkeypatch, batch_size=BATCH, shuffle=True)
-    assert found == [[place] for place in range(15)]
+    assert places_decided(solo, monkeypatch) == ONE_BY_ONE
 
 
-SELECTORS: dict[str, Any] = {
+SELECTIONS: dict[str, Any] = {
     "percentiles": lambda: SelectiveBackprop(keep=0.5, scoring="ledger", warmup=0),
-    "rank sampling": lambda: SelectiveBackprop.__mro__[1](RankSampling(0.5, steps=7), warmup=0),  # which counts calls
+    "stale": lambda: SelectiveBackprop(keep=0.5, rescore_every=2, warmup=0),  # half of its epochs draw batch by batch
+    "unlearned": lambda: ExampleSelection(KeepUnlearned(1.0), refill=True),
+    "rank sampling": lambda: ExampleSelection(RankSampling(0.5, steps=60), warmup=0),  # which counts calls
+    "noise guard": lambda: ExampleSelection(NoiseGuard(LossPercentile(0.5), "auto"), scoring="ledger"),
+    "phase": lambda: ExampleSelection(RandomSubset(0.5), skip_loading=True, ledger=True, start=0.2, end=0.7),
 }
 
 
-@pytest.mark.parametrize("name", SELECTORS)
-@pytest.mark.parametrize("drop_last", [True, False])
-def test_the_same_rows_are_chosen(solo: Any, monkeypatch: pytest.MonkeyPatch, name: str, drop_last: bool) -> None:
+class Leaving(Classifier):
+    """Leaves every epoch after five batches."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        return -1 if batch_idx == 5 else None
+
+
+def chosen(solo: Any, monkeypatch: pytest.MonkeyPatch, name: str, ahead: int, net: type, **settings: Any) -> Any:
+    monkeypatch.setattr(tapped_sampler, "_AHEAD", ahead)
+    made, callback = solo.make(net), SELECTIONS[name]()
+    data = DataLoader(Drawing(), batch_size=BATCH, shuffle=True)
+    solo.fit(made, callback, data=data, max_epochs=5, **settings)
+    selector = callback.selector.state_dict()
+    selector.pop("generator", None)  # which begins anew with every batch
+    return made.steps, made.state_dict(), callback.ledger.state_dict(), selector
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+@pytest.mark.parametrize("net", [Classifier, Leaving])
+@pytest.mark.parametrize("settings", [{}, {"limit_train_batches": 8, "val_check_interval": 4}])
+def test_the_same_rows_are_chosen(
+    solo: Any, monkeypatch: pytest.MonkeyPatch, name: str, net: type, settings: dict[str, Any]
+) -> None:
+    one = chosen(solo, monkeypatch, name, 1, net, **settings)
+    assert differences(one, chosen(solo, monkeypatch, name, 32, net, **settings)) == []
+
+
+@pytest.mark.parametrize("name", ["rank sampling", "noise guard"])
+def test_others_would_be_if_selectors_that_count_were_asked_ahead(
+    solo: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The negative control of the test above."""
+    monkeypatch.setattr(Selector, "foreseeable", property(lambda _: True))
+    monkeypatch.setattr(NoiseGuard, "foreseeable", property(lambda _: True))
+    one = chosen(solo, monkeypatch, name, 1, Leaving)
+    assert differences(one, chosen(solo, monkeypatch, name, 32, Leaving))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_others_say_when_training_starts_is_heard(
+    solo: Any, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """A budget foretells the length of the training then; workers are sent for batches before."""
     found = []
-    for ahead in (1, 4, 32):
+    for ahead in (1, 32):
         monkeypatch.setattr(tapped_sampler, "_AHEAD", ahead)
-        net, callback = solo.make(Classifier), SELECTORS[name]()
-        data = DataLoader(Drawing(), batch_size=7, shuffle=True, drop_last=drop_last)
-        solo.fit(net, callback, data=data, max_epochs=4, limit_train_batches=6)
-        found.append((net.steps, net.state_dict(), callback.ledger.state_dict()))
-    assert differences(found[0], found[1]) == differences(found[0], found[2]) == []
+        net = solo.make(Classifier)
+        callback = ExampleSelection(RandomSubset(0.5), skip_loading=True, end=0.2)
+        data = DataLoader(Drawing(), BATCH, num_workers=workers)
+        solo.fit(net, callback, Budget(candidates=180), data=data, max_epochs=-1)
+        found.append([len(ids) for ids in net.steps])
+    assert found[0] == found[1]
+    assert found[0][:12] == [2] * 10 + [4] * 2
+
+
+def test_an_error_comes_when_its_batch_does(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    select = LossPercentile.select
+
+    def failing(self: Any, k: int, **scores: Any) -> Selection:
+        if self._place[1:] == (1, 3):
+            raise ArithmeticError
+        return select(self, k, **scores)
+
+    monkeypatch.setattr(LossPercentile, "select", failing)
+    net, data = solo.make(Classifier), DataLoader(Drawing(), BATCH)
+    with pytest.raises(ArithmeticError):
+        solo.fit(net, SelectiveBackprop(keep=0.5, scoring="ledger"), data=data, max_epochs=2)
+    assert len(net.steps) == 15 + 3
 
 
 def trained(solo: Any, *callbacks: Any, sampler: Any = None, stream: torch.Generator | None = None) -> Any:
@@ -167,7 +265,7 @@ def test_samplers_that_share_a_stream_draw_when_they_did(solo: Any, case: str) -
 @pytest.mark.parametrize("case", CASES)
 def test_they_would_not(solo: Any, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control of the test above: everything is read ahead, the last list too."""
-    monkeypatch.setattr(tapped_sampler, "foreseeable", lambda _: True)
+    monkeypatch.setattr(id_tap, "foreseeable", lambda _: True)
     read = TappedIterator._read
 
     def all_of_it(self: Any) -> None:
@@ -181,7 +279,7 @@ def test_they_would_not(solo: Any, case: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def iterator(sent: list[list[int]], length: int) -> TappedIterator:
-    return TappedIterator(iter(sent), length, load_all, lambda _: None, Doubts(), ahead=3)
+    return TappedIterator(iter(sent), length, load_all, lambda _: None, Doubts(), lambda: True)
 
 
 def test_a_sampler_that_ends_early_ends() -> None:

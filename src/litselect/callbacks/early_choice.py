@@ -41,6 +41,11 @@ class EarlyChoice:
         """Fewest rows that make a batch. Asked for late: modules may be made in `configure_model`, or in `setup`."""
         return fewest_rows(self._trainer.lightning_module)
 
+    @property
+    def foreseeable(self) -> bool:
+        """Whether nobody can tell when it is called, within an epoch that has begun."""
+        return self._callback.selector.foreseeable
+
     def __call__(self, place: int, length: int, ids: Int[Tensor, " batch"]) -> Selection | None:
         """The rows of a batch that are to be loaded; None for all.
 

@@ -51,6 +51,7 @@ class ExampleMemory(ExampleTables):
         super().__init__(frozen=decide is not None)
         self.plan = plan
         self._early_labels: Tensor | None = None  # on the CPU, as the epoch found them, if `frozen`
+        self._froze = False  # whether an epoch has found some, or none; one that is gone on with has not
         self.loss: Loss = "unknown"
         self.at_once = False  # whether rows are selected from the first batch on, though nobody asked for it
         self.knows = False  # whether anything was known when the epoch began
@@ -159,6 +160,7 @@ class ExampleMemory(ExampleTables):
         if self.labels is not None:
             self._early_labels = self.labels.to("cpu", copy=True) if self.frozen else None
             self.labels = self.labels.to(device)  # those of a data set or a checkpoint are on the CPU
+        self._froze = self.frozen
         self.rank(step)
         self.plan.begin_epoch(epoch, active)
         if epoch:
@@ -177,7 +179,7 @@ class ExampleMemory(ExampleTables):
     def recall(self, ids: Int[Tensor, " batch"], names: Set[str] | None = None) -> dict[str, Any]:
         """What is known of `ids`, see `KnownScores.of`, and their classes, where the loss told them."""
         known = self.known.of(ids, names)
-        labels = self._labels if self._early_labels is None else self._early_labels
+        labels = self._early_labels if self._froze else self._labels
         if labels is not None and (names is None or "targets" in names):
             known["targets"] = labels[ids.to(labels.device)].long().to(ids.device)
         return known

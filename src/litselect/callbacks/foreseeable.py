@@ -14,13 +14,13 @@ from torch.utils.data import (
 )
 
 _AT_ONCE: Final = (DistributedSampler, RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
-"""They draw all of an epoch before its first batch (or, at its end, once more)."""
+"""They draw for all of an epoch before its first batch (or, at its end, once more)."""
 
 
 def foreseeable(sampler: Any) -> bool:
-    """Whether nobody can tell when a batch sampler's lists are read, but for the first and the last.
+    """Whether nothing but the first and the last of a batch sampler's lists draws from a random stream.
 
-    One that is of a class of its own may draw from a random stream that others draw from, or look at the training.
+    One that is of a class of its own may draw from a stream that others draw from, or look at the training.
     """
     if type(sampler) is not BatchSampler or type(sampler.sampler) not in _AT_ONCE:
         return False

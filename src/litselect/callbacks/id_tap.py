@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from litselect.callbacks.early_choice import EarlyChoice
+from litselect.callbacks.foreseeable import foreseeable
 from litselect.callbacks.tapped_sampler import REMEDY, Decide, Delivery, TappedIterator, TappedSampler
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class IdTap:
     def __init__(self, decide: Decide, doubts: Doubts) -> None:
         self.start = 0  # the number of the batch with which an epoch goes on
         self._decide, self._doubts = decide, doubts
+        self._began = False  # whether a batch has arrived: by then, callbacks have said all that a choice goes by
         self.excluded: Tensor | None = None  # on the CPU, ids that are not sent for
 
     def admitted(self, ids: Int[Tensor, " batch"]) -> Int[Tensor, " sent"] | None:
@@ -40,6 +43,11 @@ class IdTap:
             return None
         places = torch.isin(ids, self.excluded, invert=True).nonzero().squeeze(1)
         return places if len(places) else None
+
+    @property
+    def _foresees(self) -> bool:
+        """Whether nobody can tell when rows are chosen."""
+        return self._began and isinstance(self._decide, EarlyChoice) and self._decide.foreseeable
 
     def tapped(self, loader: Any, others: bool) -> Any:
         """A copy of `loader` that is listened to: whoever else reads the loader reads it as it is.
@@ -75,8 +83,9 @@ class IdTap:
         copied, sampler = copy.copy(loader), loader.batch_sampler
         sampler = sampler.tapped if isinstance(sampler, TappedSampler) else sampler  # of an earlier fit
         # Not by assignment, which DataLoader forbids. Workers that persist are the copy's own.
-        ahead = not hasattr(loader, "state_dict")  # a place within the epoch is that of what was sent for
-        tapped = TappedSampler(sampler, self._decide, self.admitted, self._doubts, ahead=ahead)
+        still = foreseeable(sampler) and not hasattr(loader, "state_dict")  # whose place is that of what it sent for
+        ahead = (lambda: self._foresees) if still else (lambda: False)
+        tapped = TappedSampler(sampler, self._decide, self.admitted, self._doubts, ahead)
         copied.__dict__.update(batch_sampler=tapped, _iterator=None)
         return copied
 
@@ -92,6 +101,7 @@ class IdTap:
         Raises:
             RuntimeError: if the batch did not come through the tap, or is not what its sampler sent for.
         """
+        self._began = True
         iterator = self._running(trainer)
         place = batch_idx - self.start + iterator.first
         for passed in [earlier for earlier in iterator.deliveries if earlier < place]:

@@ -44,8 +44,9 @@ def select_finite(selector: Selector, scores: dict[str, Any], k: int, policy: Po
         return selector(k=k, **scores)
     finite = finite_rows(scores)
     good, bad = finite.nonzero().squeeze(1), finite.logical_not().nonzero().squeeze(1)
-    forced = bad[:k] if policy == "train" else bad[:0]
-    wanted = min(k - len(forced), len(good))
+    most = len(bad) if selector.probabilistic else k  # whose k is no quota
+    forced = bad[:most] if policy == "train" else bad[:0]
+    wanted = min(k if selector.probabilistic else k - len(forced), len(good))
     if not wanted:
         if not len(forced):
             raise FloatingPointError(

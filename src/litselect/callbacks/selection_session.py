@@ -229,15 +229,17 @@ class SelectionSession:
         if self.callback.refill and self.callback.selector.weighted:  # whose queue holds rows with and without weights
             extras = {"weights": torch.ones(len(selection)), **extras}
         extras = {name: values.to(self.module.device, non_blocking=True) for name, values in extras.items()}
-        rows = torch.arange(n) if loaded else selection.indices
         if self.callback.refill:
-            return self._refill(batch, n, rows, extras)
+            return self._refill(batch, n, torch.arange(n) if loaded else selection.indices, extras)
         if loaded or (len(selection) == n and selection.weights is None and factor == 1):
             return Chosen(batch, n, extras)  # the very object: training is what it would be without selection
-        return Chosen(take_rows(batch, rows, n), len(rows), extras, factor)
+        return Chosen(take_rows(batch, selection.indices, n), len(selection), extras, factor)
 
     def _call_selector(self, known: dict[str, Any], n: int) -> Selection:
-        selector = self.callback.selector
+        selector, memory = self.callback.selector, self.callback.memory
+        if memory is not None and memory.frozen and not self.callback.across_ranks:  # the stream may be far ahead
+            selector.default_seed = memory.seed
+            selector.draw_for(self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_idx)
         k = max(selector.count(n), min(self._minimum, n))
         if not known or not selector.needs:
             return selector(candidates=n, k=k)

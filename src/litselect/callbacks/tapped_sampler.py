@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from litselect.callbacks.foreseeable import foreseeable
 from litselect.callbacks.told_length import told_length
 
 if TYPE_CHECKING:
@@ -79,18 +78,20 @@ class TappedSampler:
         decide: see `Decide`.
         admitted: see `Admitted`.
         doubts: told where there are no ids; if they let that pass, the batch is sent for without a note.
-        ahead: whether lists may be read before they are sent for, if the sampler is `foreseeable`.
+        ahead: asked whether lists may be read before they are sent for.
     """
 
-    def __init__(self, sampler: Any, decide: Decide, admitted: Admitted, doubts: Doubts, *, ahead: bool) -> None:
+    def __init__(
+        self, sampler: Any, decide: Decide, admitted: Admitted, doubts: Doubts, ahead: Callable[[], bool]
+    ) -> None:
         self.tapped = sampler
         self._decide, self._admitted, self._doubts, self._ahead = decide, admitted, doubts, ahead
 
     def __iter__(self) -> Iterator[Any]:
         if self._doubts.settled:
             return iter(self.tapped)
-        length, ahead = told_length(self) or 0, _AHEAD if self._ahead and foreseeable(self.tapped) else 1
-        return TappedIterator(iter(self.tapped), length, self._decide, self._admitted, self._doubts, ahead)
+        length = told_length(self) or 0
+        return TappedIterator(iter(self.tapped), length, self._decide, self._admitted, self._doubts, self._ahead)
 
     def __len__(self) -> int:
         return len(self.tapped)
@@ -112,7 +113,7 @@ class TappedIterator:
         decide: see `Decide`.
         admitted: see `TappedSampler`.
         doubts: see `TappedSampler`.
-        ahead: how many lists are read at a time.
+        ahead: see `TappedSampler`.
 
     Attributes:
         first: the place of the first batch that is delivered.
@@ -120,14 +121,20 @@ class TappedIterator:
     """
 
     def __init__(
-        self, batches: Iterator[Any], length: int, decide: Decide, admitted: Admitted, doubts: Doubts, ahead: int = 1
+        self,
+        batches: Iterator[Any],
+        length: int,
+        decide: Decide,
+        admitted: Admitted,
+        doubts: Doubts,
+        ahead: Callable[[], bool],
     ) -> None:
         self.first = 0
         self.deliveries: dict[int, Delivery] = {}
         self._batches: Any = batches
         self._length, self._ahead = length, ahead
         self._decide, self._admitted, self._doubts = decide, admitted, doubts
-        self._ready: deque[tuple[Any, Delivery | None]] = deque()  # what is sent for next
+        self._ready: deque[tuple[Any, Delivery | None] | Exception] = deque()  # what is sent for next
         self._place = 0
 
     def __iter__(self) -> TappedIterator:
@@ -136,7 +143,10 @@ class TappedIterator:
     def __next__(self) -> Any:
         if not self._ready:
             self._read()
-        sent, delivery = self._ready.popleft()
+        ready = self._ready.popleft()
+        if isinstance(ready, Exception):
+            raise ready
+        sent, delivery = ready
         if delivery is not None:
             self.deliveries[self._place] = delivery
         self._place += 1
@@ -144,10 +154,14 @@ class TappedIterator:
 
     def _read(self) -> None:
         """Make ready what comes next. The last list is read when it is sent for: then samplers draw once more."""
-        several = max(1, min(self._ahead, self._length - 1 - self._place))
+        several = max(1, min(_AHEAD, self._length - 1 - self._place)) if self._ahead() else 1
         lists: Iterator[Any] = islice(self._batches, several)
         for place, sent in enumerate(lists, self._place):
-            self._ready.append(self._noted(place, sent))
+            try:
+                self._ready.append(self._noted(place, sent))
+            except Exception as error:
+                self._ready.append(error)  # to be raised when its turn comes
+                break
         if not self._ready:
             raise StopIteration
 

@@ -62,6 +62,7 @@ class HideLearned(Selector):
 
     needs = frozenset({"losses", "confidences"})
     probabilistic = True  # nothing is drawn, but the number of rows is free
+    memoryless = True
     at_least = True
     remembers = True
     compensates = True

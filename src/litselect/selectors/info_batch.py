@@ -64,6 +64,7 @@ class InfoBatch(Selector):
 
     needs = frozenset({"losses"})
     probabilistic = True
+    memoryless = True
     at_least = True
     remembers = True
     weighted = True

@@ -17,6 +17,8 @@ class KeepAll(Selector):
     tensor([0, 1, 2])
     """
 
+    memoryless = True
+
     def __init__(self) -> None:
         super().__init__(keep=1.0)
 

@@ -32,7 +32,7 @@ class KeepUnlearned(Selector):
     fewer of data of which there is much to spare.
 
     Visits are not drawn but evenly spaced: an example that is to be trained in one of four epochs is trained in every
-    fourth or so, and none waits for longer than about :math:`1.6 / f` epochs.
+    fourth or so, and none that is a candidate in every epoch waits for longer than about :math:`1.9 / f` of them.
 
     ``ExampleSelection(KeepUnlearned(), refill=True)`` makes full batches of what is kept, so that an epoch has fewer
     steps; without refilling it has as many as ever, of smaller batches.
@@ -56,6 +56,7 @@ class KeepUnlearned(Selector):
     """
 
     probabilistic = True  # nothing is drawn, but the number of rows is free
+    memoryless = True
     at_least = True
     remembers = True
 

@@ -61,6 +61,7 @@ class LossPercentile(Selector):
     """
 
     needs = frozenset({"losses"})
+    memoryless = True  # of percentiles, which a ledger knows
     _derived = frozenset({"beta"})
 
     def __init__(

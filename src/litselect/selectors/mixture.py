@@ -52,6 +52,8 @@ class Mixture(Wrapper):
     4
     """
 
+    memoryless = True
+
     def __init__(
         self,
         selector: Selector,

@@ -91,6 +91,7 @@ class NoiseGuard(Wrapper):
             )
         self.drop_top: float | Literal["auto"] = drop_top
         self.ramp = ramp
+        self.memoryless = drop_top != "auto"
         self.follows_progress = self.follows_progress or ramp > 0
         self.estimate: NoiseEstimate | None = None
         self._history = ClassLosses(_REMEMBERED)

@@ -21,6 +21,8 @@ class RandomSubset(Selector):
     torch.Size([2])
     """
 
+    memoryless = True
+
     def __init__(self, keep: float = 0.5, *, seed: int | None = None, generator: torch.Generator | None = None) -> None:
         super().__init__(keep, seed=seed, generator=generator)
 

@@ -48,6 +48,8 @@ class RatedSubset(Selector):
     tensor([1, 2])
     """
 
+    memoryless = True
+
     def __init__(
         self,
         keep: float = 0.25,

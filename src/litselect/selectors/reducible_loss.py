@@ -45,6 +45,8 @@ class ReducibleLoss(Selector):
     tensor([2, 3])
     """
 
+    memoryless = True
+
     def __init__(
         self,
         keep: float = 0.1,

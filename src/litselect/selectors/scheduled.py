@@ -53,6 +53,7 @@ class Scheduled(Wrapper):
             )
         if not callable(keep) and not (isinstance(keep, Sequence) and len(keep) == 2):  # pyright: ignore[reportUnnecessaryIsInstance] - users
             raise ValueError(f"Expected `keep` to be (start, end), such as (1, 0.3), or a function, but got {keep!r}.")
+        self.memoryless = not callable(keep)  # which may look at anything
         self.schedule = keep if callable(keep) else (_check(float(keep[0])), _check(float(keep[1])))
         self.keep = self._keep_at(self.progress)
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from litselect.selectors.broken_rows import SHARES, broken_rows
+from litselect.selectors.candidates import count_candidates
 from litselect.selectors.selection import Selection
 from litselect.selectors.signature import SCORES, read_signature
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int, Shaped
     from torch import Tensor
 
-_FLAT: Final = ("losses", "ids", "ratings", "percentiles", "confidences", "ages")  # one number a candidate
 _SOURCES: Final = {  # where they come from
     "losses": "one for each candidate, from a scoring pass or a ledger",
     "logits": "the network's outputs, from a scoring pass",
@@ -77,6 +77,9 @@ class Selector(ABC):
     at_least: bool = False
     """Whether `keep` is the least share that is trained, and the selector decides how much more."""
 
+    memoryless: bool = False
+    """Whether a choice by what is remembered leaves nothing behind: then it may be made long before its time."""
+
     follows_progress: bool = False
     """Whether it chooses otherwise at other times of the training, whose length must be known for that."""
 
@@ -89,6 +92,7 @@ class Selector(ABC):
         if "select" not in cls.__dict__:
             return
         cls.takes, needs = read_signature(cls.__name__, cls.select)
+        cls.memoryless = cls.__dict__.get("memoryless", False)  # that of another `select` says nothing of this one
         if "needs" not in cls.__dict__:
             cls.needs = needs
 
@@ -124,6 +128,11 @@ class Selector(ABC):
     def wants_scores(self) -> bool:
         """Whether the next call needs anything at all."""
         return bool(self.wants)
+
+    @property
+    def foreseeable(self) -> bool:
+        """Whether nobody can tell when a choice by what is remembered is made: it draws from no stream of others."""
+        return self.memoryless and self._given is None
 
     @abstractmethod
     def select(self, k: int, *args: Any, **scores: Any) -> Selection:
@@ -207,26 +216,7 @@ class Selector(ABC):
                 f"{type(self).__name__} needs {', '.join(sorted(self.needs))}, but {', '.join(missing)} was not given. "
                 f"Call it with {', '.join(remedies)}{self._instead}."
             )
-        for name, tensor in given.items():
-            flat = name in _FLAT
-            if tensor.ndim == 0 or (flat and tensor.ndim > 1):
-                raise ValueError(
-                    f"Expected {name} of shape [N{'' if flat else ', ...'}], but got {tuple(tensor.shape)}. "
-                    + ("Pass one number per candidate, before any mean." if flat else "Pass one row per candidate.")
-                )
-        sizes = {name: tensor.shape[0] for name, tensor in given.items()}
-        if candidates is not None:
-            sizes["candidates"] = candidates
-        if len(set(sizes.values())) != 1:
-            raise ValueError(
-                f"All scores of a batch must have one row per candidate, but got {sizes or 'no tensor at all'}. "
-                "Pass tensors of one length, or candidates=N to a selector that looks at nothing."
-            )
-        n = next(iter(sizes.values()))
-        if n < 1:
-            raise ValueError(
-                f"Expected at least one candidate, but got an empty batch (N={n}). Skip it before selection."
-            )
+        n = count_candidates(given, candidates)
         for name in sorted(uses):
             self._refuse_broken(name, given[name])
         return n

@@ -36,6 +36,8 @@ class ShuffledScores(Wrapper):
     4
     """
 
+    memoryless = True
+
     def select(self, k: int, *, candidates: int, device: torch.device, **scores: Any) -> Selection:
         """The wrapped selector's choice, moved."""
         chosen = self.selector(**scores, candidates=candidates, k=k)

@@ -47,6 +47,8 @@ class Stratified(Wrapper):
     tensor([0, 3])
     """
 
+    memoryless = True
+
     def __init__(
         self, selector: Selector, *, seed: int | None = None, generator: torch.Generator | None = None
     ) -> None:

@@ -31,6 +31,8 @@ class TopLoss(Selector):
     tensor([1, 2])
     """
 
+    memoryless = True
+
     def __init__(self, keep: float = 0.5, *, lowest: bool = False) -> None:
         super().__init__(keep)
         self.lowest = lowest

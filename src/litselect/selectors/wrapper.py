@@ -33,6 +33,7 @@ class Wrapper(Selector):
         TypeError: if `selector` is none.
     """
 
+    _derived = frozenset({"needs"})
     _HANDED_ON = ("rank", "default_seed", "progress", "epoch", "epochs")
 
     def __init__(
@@ -77,6 +78,11 @@ class Wrapper(Selector):
     def uses(self, given: Set[str]) -> frozenset[str]:
         """What the next call can't do without, see `Selector.uses`."""
         return self.selector.uses(given) | self._own_needs
+
+    @property
+    def foreseeable(self) -> bool:
+        """Whether both are, see `Selector.foreseeable`."""
+        return super().foreseeable and self.selector.foreseeable
 
     def _own_seed(self) -> int | None:
         return self.selector._own_seed() if self.seed is None else self.seed
