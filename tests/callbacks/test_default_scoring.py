@@ -162,9 +162,7 @@ def test_a_long_training_begins_with_each_example_once(solo: Any, workers: int) 
     net, callback = solo.make(Classifier), SelectiveBackprop(keep=0.25, seed=0)
     solo.fit(net, callback, data=data(shuffle=True, num_workers=workers), max_epochs=12)
     assert {len(ids) for ids in net.steps} == {3}
-    assert (
-        len(firsts(net)) > N - 6
-    )  # in the last of the epochs that it takes, batches have too few of them, or too many
+    assert len(firsts(net)) > N - 6  # in the last of the epochs that it takes, batches have too few, or too many
     assert sorted({i for ids in net.steps[:20] for i in ids}) == [*range(N)]
     assert remembers(callback)
 

@@ -236,10 +236,10 @@ class SelectionSession:
         return Chosen(take_rows(batch, selection.indices, n), len(selection), extras, factor)
 
     def _call_selector(self, known: dict[str, Any], n: int) -> Selection:
-        selector, memory = self.callback.selector, self.callback.memory
-        if memory is not None and memory.frozen and not self.callback.across_ranks:  # the stream may be far ahead
-            selector.default_seed = memory.seed
-            selector.draw_for(self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_idx)
+        selector, memory, epoch = self.callback.selector, self.callback.memory, self.trainer.current_epoch
+        if epoch and memory is not None and memory.frozen and not self.callback.across_ranks:
+            selector.default_seed = memory.seed  # choices before loading may have left the stream anywhere
+            selector.draw_for(epoch, self.trainer.fit_loop.epoch_loop.batch_idx)
         k = max(selector.count(n), min(self._minimum, n))
         if not known or not selector.needs:
             return selector(candidates=n, k=k)
