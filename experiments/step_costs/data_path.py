@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from experiments.lightning_manners import quiet
 from experiments.records import Row
+from experiments.step_costs.choices import chosen_in_turns
 from experiments.step_costs.clock import clock
 from experiments.step_costs.fit import fit
 from experiments.step_costs.models import CLASSES, SIDE, Subject
@@ -94,7 +95,7 @@ def measure(
             times, decoded = StepTimes(clock(device), discard=2), _Decoded(data)
             callbacks: list[Callback] = [times, decoded, *([option.make(float(keep), subject)] if option else [])]
             epochs = option.epochs if option else 1
-            with quiet():
+            with quiet(), chosen_in_turns(0):
                 fit(learner, data, subject.rows, callbacks, device=device, precision="fp32", epochs=epochs)
             seconds.append(median(times.seconds))
             shares[name] = decoded.rows / len(data)

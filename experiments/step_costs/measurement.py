@@ -9,6 +9,7 @@ from experiments.lightning_manners import quiet
 from experiments.records import Row
 from experiments.step_costs.arm import Arm, Part, Plan
 from experiments.step_costs.block import FEWER, FORWARD, PLAIN, Block, Key
+from experiments.step_costs.choices import chosen_in_turns
 from experiments.step_costs.kinds import Kind, forward
 from experiments.step_costs.learner import Learner
 from experiments.step_costs.models import Subject
@@ -62,7 +63,7 @@ class Group:
         bare = self.subject.learner().to(self.plan.device)
         arms |= {kind: Part(self.plan, kind.bare(self.subject, bare, batch, bf16=bf16)) for kind in self.kinds}
         arms[FORWARD] = Part(self.plan, forward(bare, batch, bf16=bf16))
-        with quiet():
+        with quiet(), chosen_in_turns(self.plan.steps):
             Turns(arms).run()
         seconds = {name: arm.seconds for name, arm in arms.items()}
         block = Block(seconds, {name: arm.bytes for name, arm in arms.items() if isinstance(arm, Arm)}, k / n)

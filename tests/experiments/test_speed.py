@@ -3,24 +3,31 @@
 import json
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from experiments.lightning_manners import quiet
 from experiments.rating_text.corpus import Text
 from experiments.records import Row, read
 from experiments.step_costs import fidelity, floors, study
+from experiments.step_costs.arm import Arm, Plan
 from experiments.step_costs.block import FEWER, FORWARD, PLAIN, Block
+from experiments.step_costs.choices import chosen_in_turns
 from experiments.step_costs.kinds import Kind
 from experiments.step_costs.measurement import kept
 from experiments.step_costs.models import Subject
 from experiments.step_costs.options import OPTIONS
 from experiments.step_costs.page import write_page
 from experiments.step_costs.scaling import mlps_by_size
+from experiments.step_costs.step_times import StepTimes
 from experiments.step_costs.turns import Turns
 from experiments.step_costs.verdict import judged, verdict
 from experiments.step_costs.vit import VisionTransformer
+from litselect.callbacks.early_choice import EarlyChoice
 from litselect.callbacks.fidelity import overlap, spearman
 from tests.experiments.conftest import Command
 
@@ -122,6 +129,32 @@ def test_options_apply_where_they_make_a_difference() -> None:
     assert [name for name, option in OPTIONS.items() if option.fresh and option.share < 1] == []
     assert not OPTIONS["ledger"].fresh
     assert not OPTIONS["every_2"].fresh
+
+
+def test_every_turn_bears_the_cost_of_its_own_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In use rows are chosen for many batches in a row, which nearly all turns would not notice."""
+    choose, batch_start = EarlyChoice.__call__, StepTimes.on_train_batch_start
+    chosen, by_turn = [0], list[int]()
+
+    def counting(self: EarlyChoice, *given: Any) -> Any:
+        chosen[0] += self._trainer.current_epoch == 1
+        return choose(self, *given)
+
+    def noting(self: StepTimes, *given: Any) -> None:
+        before = len(self.seconds)
+        batch_start(self, *given)
+        if len(self.seconds) > before and len(self.seconds) % 4 == 0:
+            by_turn.append(chosen[0])
+
+    monkeypatch.setattr(EarlyChoice, "__call__", counting)
+    monkeypatch.setattr(StepTimes, "on_train_batch_start", noting)
+    subject = Subject("mlp", 12, {"width": 4, "depth": 1})
+    plan = Plan("cpu", rounds=4, steps=4, discard=3, memory=False)
+    arm = Arm(plan, subject, subject.learner(), "fp32", 12, OPTIONS["ledger"], 1 / 3)
+    with quiet(), chosen_in_turns(plan.steps):
+        arm(lambda: None, lambda: None)
+    assert len(by_turn) == 4
+    assert [after - before for before, after in pairwise(by_turn)] == [5, 5, 5]
 
 
 def test_agreement() -> None:
