@@ -154,7 +154,7 @@ def test_every_turn_bears_the_cost_of_its_own_choices(monkeypatch: pytest.Monkey
     with quiet(), chosen_in_turns(plan.steps):
         arm(lambda: None, lambda: None)
     assert len(by_turn) == 4
-    assert [after - before for before, after in pairwise(by_turn)] == [5, 5, 5]
+    assert min(after - before for before, after in pairwise(by_turn)) >= plan.steps
 
 
 def test_agreement() -> None:
