@@ -406,6 +406,34 @@ def reset_forgets_everything(case: Case) -> None:
     assert case.stream(selector) == first
 
 
+def _remembered(n: int, seed: int) -> dict[str, Tensor]:
+    """All that a ledger, a table of ratings and a data set of two classes know."""
+    losses = _difficulty(n, seed)
+    learned = {"percentiles": losses / 21, "confidences": (-losses / 20).exp(), "ages": losses.fmod(3).floor()}
+    return {"losses": losses, **learned, "ids": torch.arange(n) + 100, "targets": losses.long() % 2, "ratings": -losses}
+
+
+def _but_streams(state: dict[str, Any]) -> dict[str, Any]:
+    """A selector's state without where its random streams are, as text."""
+    inner = {name: _but_streams(value) for name, value in state.items() if isinstance(value, dict)}
+    return {name: repr(value) for name, value in state.items() if name != "generator"} | inner
+
+
+@check(lambda case: case.fresh().foreseeable)
+def a_memoryless_choice_can_be_made_at_any_time(case: Case) -> None:
+    at_once, late = case.fresh(seed=5), case.fresh(seed=5)
+    before = _but_streams(late.state_dict())
+    for batch in (0, 1, 2):
+        late.draw_for(0, batch)
+        late(**_remembered(24, batch))
+    chosen = []
+    for selector in (at_once, late):
+        selector.draw_for(1, 7)
+        chosen.append(selector(**_remembered(24, 7)))
+    assert chosen[0].indices.tolist() == chosen[1].indices.tolist()
+    assert _but_streams(late.state_dict()) == before, "nothing is left behind"
+
+
 @check()
 def copies_go_on_identically_and_alone(case: Case) -> None:
     for clone in (copy.deepcopy, lambda selector: pickle.loads(pickle.dumps(selector))):

@@ -70,6 +70,36 @@ class Distracted(Selector):
         return Selection.of(highest(losses if ratings is None else -ratings.nan_to_num() - torch.arange(9), k))
 
 
+class Counting(TopLoss):
+    """Says that a choice leaves nothing behind, and counts."""
+
+    memoryless = True
+
+    def __init__(self, keep: float) -> None:
+        super().__init__(keep)
+        self.calls = 0
+
+    def select(self, k: int, *, losses: Tensor) -> Selection:
+        self.calls += 1
+        return super().select(k, losses=losses)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "calls": self.calls}
+
+
+class Wandering(Counting):
+    """The same, and goes by the count."""
+
+    memoryless = True
+
+    def select(self, k: int, *, losses: Tensor) -> Selection:
+        self.calls += 1
+        return super().select(k, losses=losses.roll(self.calls))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+
 class Bernoulli(RandomSubset):
     """Does not say that it is probabilistic."""
 
@@ -297,6 +327,8 @@ FAULTS: list[tuple[str, Case]] = [
                                                lambda x: {"losses": x, "ids": torch.arange(len(x))}, stateful=True)),
     ("there_is_state_to_be_lost", Case("no state", lambda keep, seed: TopLoss(keep), stateful=True)),
     ("reset_forgets_everything", made("no reset", Unforgetting, **drawn)),
+    ("a_memoryless_choice_can_be_made_at_any_time", Case("counting", lambda keep, seed: Counting(keep))),
+    ("a_memoryless_choice_can_be_made_at_any_time", Case("wandering", lambda keep, seed: Wandering(keep))),
     ("copies_go_on_identically_and_alone", made("shared", SharedByCopies, **drawn)),
     ("the_repr_makes_its_like", Case("taciturn", lambda keep, seed: Taciturn(keep))),
     ("the_answer_is_a_selection", Case("a tensor", lambda keep, seed: Bare(keep))),
