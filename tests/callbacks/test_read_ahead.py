@@ -88,9 +88,9 @@ def places_decided(solo: Any, monkeypatch: pytest.MonkeyPatch, callback: Any = N
     """The places that are decided on before each batch of a second epoch."""
     decide, found, new = EarlyChoice.__call__, [], []
 
-    def watched(self: Any, place: int, length: int, ids: Any) -> Any:
+    def watched(self: Any, place: int, *given: Any) -> Any:
         new.append(place)
-        return decide(self, place, length, ids)
+        return decide(self, place, *given)
 
     class Watching:
         def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
@@ -122,7 +122,7 @@ def test_a_sampler_of_its_own_is_not_read_ahead(solo: Any, monkeypatch: pytest.M
 class LastRows(LossPercentile):
     """Someone's own, of which nobody knows what it leaves behind."""
 
-    def select(self, k: int, *, percentiles: Any) -> Selection:  # pyright: ignore
+    def select(self, k: int, *, percentiles: Any) -> Selection:
         return Selection(torch.arange(len(percentiles))[-k:])
 
 

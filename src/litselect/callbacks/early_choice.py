@@ -10,7 +10,6 @@ import torch
 from litselect.callbacks.batch_sizes import fewest_rows
 from litselect.callbacks.nonfinite import finite_rows, looked_up, select_finite
 from litselect.callbacks.ratings import rated_by_id
-from litselect.callbacks.tapped_sampler import bounds
 from litselect.callbacks.topped_up import topped_up
 from litselect.selectors import Selection
 
@@ -46,13 +45,16 @@ class EarlyChoice:
         """Whether nobody can tell when it is called, within an epoch that has begun."""
         return self._callback.selector.foreseeable
 
-    def __call__(self, place: int, length: int, ids: Int[Tensor, " batch"]) -> Selection | None:
+    def __call__(
+        self, place: int, length: int, ids: Int[Tensor, " batch"], bounds: tuple[int, int]
+    ) -> Selection | None:
         """The rows of a batch that are to be loaded; None for all.
 
         Args:
             place: of the batch in its epoch.
             length: how many batches the epoch has.
             ids: of the candidates, ``[N]`` int64 on the CPU.
+            bounds: the least and the greatest of them.
         """
         callback, trainer = self._callback, self._trainer
         length = callback.phase.epoch_length(trainer) or length
@@ -65,7 +67,7 @@ class EarlyChoice:
             return None
         if memory.doubts.objects is not None and not memory.knows:  # all of it may be given up yet
             return None
-        lowest, highest = bounds(ids)
+        lowest, highest = bounds
         if lowest < 0 or highest >= memory.size:  # of no example: an error, once the batch arrives
             return None
         known: dict[str, Any] = {}

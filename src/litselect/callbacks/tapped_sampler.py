@@ -55,11 +55,11 @@ REMEDY: Final = (
     "`ids=lambda batch: ...`, which finds them there."
 )
 
-Decide = Callable[[int, int, Tensor], "Selection | None"]
-"""Called with a batch's place in its epoch, the number of batches and the ids; which of them are to be loaded."""
+Decide = Callable[[int, int, Tensor, tuple[int, int]], "Selection | None"]
+"""Called with a batch's place in its epoch, the number of batches, the ids and their bounds; which are to be loaded."""
 
 
-def load_all(place: int, length: int, ids: Int[Tensor, " batch"]) -> None:
+def load_all(place: int, length: int, ids: Int[Tensor, " batch"], bounds: tuple[int, int]) -> None:
     """Nothing is decided before a batch is loaded."""
 
 
@@ -181,7 +181,8 @@ class TappedIterator:
             return sent, None
         if (places := self._admitted(ids)) is not None:
             sent, ids = _picked(sent, places), ids[places]
-        delivery = Delivery(ids, bounds(ids), self._decide(place, self._length, ids))
+        ends = bounds(ids)
+        delivery = Delivery(ids, ends, self._decide(place, self._length, ids, ends))
         return sent if delivery.selection is None else _picked(sent, delivery.selection.indices), delivery
 
     def state_dict(self) -> dict[str, Any]:

@@ -113,8 +113,9 @@ class Selector(ABC):
         self.progress = 0.0  # share of the training that is done, in [0, 1]; set by whoever knows it
         self.epoch = 0  # epochs that are done, of so many
         self.epochs: int | None = None
-        self._given = self._generator = generator
+        self._given = generator
         self._place: tuple[int, ...] = ()
+        self._generator = generator
 
     @property
     def wants(self) -> frozenset[str]:
@@ -246,7 +247,8 @@ class Selector(ABC):
     def at(self, progress: float | None, epoch: int, epochs: int | None) -> None:
         """Say how far training is: the share that is done, or None; the epochs that are, of how many (-1: no end)."""
         self.epoch, self.epochs = epoch, epochs if epochs is not None and epochs > 0 else None
-        self.progress = (epoch / self.epochs if self.epochs else 0.0) if progress is None else progress
+        by_epochs = epoch / self.epochs if self.epochs else 0.0
+        self.progress = by_epochs if progress is None else progress
 
     def draw_for(self, *place: int) -> None:
         """Begin the random stream of `place`, whatever was drawn before; a generator that was given goes on.
