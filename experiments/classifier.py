@@ -32,7 +32,7 @@ class Classifier(LightningModule):
     ) -> None:
         super().__init__()
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.net = net.to(memory_format=self.layout)  # type: ignore[call-overload] - torch's stub wants more arguments
+        self.net = net.to(memory_format=self.layout)
         self.make_optimizer = optimizer
         self.heard: Callable[[Tensor, Tensor], None] | None = None
         self.tested: dict[str, Any] = {}

@@ -53,7 +53,7 @@ class Kind:
         scorer = subject.proxy().to(device) if self.proxy else copy.deepcopy(learner)
         scorer.eval()
         if self.channels_last:
-            scorer.to(memory_format=torch.channels_last)  # type: ignore[call-overload] - torch's stub wants more
+            scorer.to(memory_format=torch.channels_last)
         if self.compiled:
             scorer.net.compile()
 
