@@ -30,7 +30,7 @@ def test_only_what_is_asked_for() -> None:
     known = KnownScores(ledger())
     known.begin_epoch(4)
     everything = known.of(ALL)
-    assert everything.keys() == {"ids", "losses", "percentiles", "confidences", "ages", "mean_loss"}
+    assert everything.keys() == {"ids", "losses", "percentiles", "confidences", "ages", "smoothed", "mean_loss"}
     part = known.of(ALL, {"percentiles", "ratings"})
     assert part.keys() == {"ids", "percentiles", "mean_loss"}
     assert torch.equal(part["percentiles"], everything["percentiles"])
