@@ -72,6 +72,14 @@ def test_it_is_what_a_dictionary_would_be(entries: Any) -> None:
         torch.testing.assert_close(getattr(ledger, name).float(), expected, equal_nan=True, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_an_average_begins_anew_after_a_loss_that_is_no_number(broken: float) -> None:
+    ledger = Ledger(1)
+    for step, loss in enumerate([1.0, broken, 2.0, 3.0]):
+        ledger.record(torch.tensor([0]), torch.tensor([loss]), torch.tensor([0.5]), step)
+    assert ledger.smoothed.item() == pytest.approx(0.9 * 2 + 0.1 * 3)
+
+
 def test_eight_numbers_of_four_bytes_an_example() -> None:
     state = Ledger(1000).state_dict()
     assert sum(tensor.element_size() for tensor in state.values()) <= 8 * 4

@@ -115,7 +115,8 @@ class Ledger:
         """
         losses = losses.detach().float()
         known = self.smoothed[ids]
-        self.smoothed[ids] = torch.where(known.isnan(), losses, known.lerp(losses, 1 - self.smoothing))
+        # After an infinite loss it begins anew, or no later one would show.
+        self.smoothed[ids] = torch.where(known.isfinite(), known.lerp(losses, 1 - self.smoothing), losses)
         self.loss[ids] = losses
         self.percentile[ids] = percentiles.float()
         self.step[ids] = step
