@@ -30,22 +30,10 @@ def test_only_what_is_asked_for() -> None:
     known = KnownScores(ledger())
     known.begin_epoch(4)
     everything = known.of(ALL)
-    assert everything.keys() == {"ids", "losses", "percentiles", "confidences", "ages", "smoothed", "mean_loss"}
+    assert everything.keys() == {"ids", "losses", "percentiles", "confidences", "ages", "mean_loss"}
     part = known.of(ALL, {"percentiles", "ratings"})
     assert part.keys() == {"ids", "percentiles", "mean_loss"}
     assert torch.equal(part["percentiles"], everything["percentiles"])
-
-
-def test_averages_are_known_as_losses_are() -> None:
-    book = ledger()
-    known = KnownScores(book, frozen=True)
-    known.begin_epoch(4)
-    before = known.of(ALL)["smoothed"]
-    assert before.tolist() == [4, 1, 1, 2, UNKNOWN_LOSS]
-    book.record(ALL, torch.full((5,), 9.0), torch.zeros(5), 4)
-    assert torch.equal(known.of(ALL)["smoothed"], before)  # until the next epoch
-    known.begin_epoch(5)
-    assert known.of(ALL)["smoothed"].tolist() == pytest.approx([4.5, 1.8, 1.8, 2.7, 9.0])
 
 
 def test_what_was_not_renewed_rises_while_losses_fall() -> None:

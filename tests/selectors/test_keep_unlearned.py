@@ -1,7 +1,6 @@
 """The law against a loop over rows; how evenly visits are spaced; what its settings mean."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -31,23 +30,12 @@ def visits(select: KeepUnlearned, losses: torch.Tensor, ids: torch.Tensor) -> to
 def test_it_equals_a_loop_over_rows(data: st.DataObject) -> None:
     probabilities = data.draw(st.lists(st.integers(1, 99).map(lambda i: i / 100), min_size=1, max_size=12))
     ids = data.draw(st.lists(st.integers(0, 10**7), min_size=len(probabilities), max_size=len(probabilities)))
-    averages = data.draw(st.lists(st.floats(0, 8), min_size=len(ids), max_size=len(ids)))
-    select = KeepUnlearned(
-        data.draw(st.sampled_from([0.25, 0.5, 1.0])),
-        data.draw(st.sampled_from([0.05, 0.3, 1.0])),
-        hopeless=data.draw(st.sampled_from([0.0, 0.1, 1.0])),
-        release=data.draw(st.sampled_from([0.0, 0.5, 1.0])),
-    )
-    select.epoch, select.progress = data.draw(st.integers(0, 300)), data.draw(st.sampled_from([0.0, 0.4, 0.8, 1.0]))
-    losses, mean = torch.tensor([loss_of(p) for p in probabilities]), data.draw(st.floats(0, 7))
-    chosen = select(losses=losses, ids=torch.tensor(ids), smoothed=torch.tensor(averages), mean_loss=mean)
+    select = KeepUnlearned(data.draw(st.sampled_from([0.25, 0.5, 1.0])), data.draw(st.sampled_from([0.05, 0.3, 1.0])))
+    select.epoch = data.draw(st.integers(0, 300))
+    chosen = select(losses=torch.tensor([loss_of(p) for p in probabilities]), ids=torch.tensor(ids))
     golden, plastic = 2 / (1 + math.sqrt(5)), 1 / 1.324717957244746
     for row, (p, i) in enumerate(zip(probabilities, ids, strict=True)):
         share = min(1.0, max(select.floor, (1 - p) / select.threshold))
-        if hopeless := min(select.hopeless, math.exp(-mean) / 4):
-            share = min(share, max(select.floor, math.exp(-averages[row]) / hopeless))
-        if select.progress > select.release:
-            share += (1 - share) * (select.progress - select.release) / (1 - select.release)
         turn = (i * round(2**32 * plastic) + select.epoch * round(2**32 * golden)) % 2**32 / 2**32
         if abs(turn - share) > 1e-5:  # or rounding decides
             assert (row in chosen.indices.tolist()) == (turn < share)
@@ -90,80 +78,13 @@ def test_inclusion_is_the_share_of_epochs_and_keep_the_least() -> None:
     assert found == pytest.approx({0: 1.0, 1: 0.5, 2: 0.2, 3: 1.0})
 
 
-def shares(select: KeepUnlearned, losses: torch.Tensor, **beside: Any) -> list[float]:
-    """In which share of many epochs each row is trained."""
-    kept = torch.zeros(len(losses))
-    for select.epoch in range(EPOCHS):
-        kept[select(losses=losses, ids=torch.arange(len(losses)), **beside).indices] += 1
-    return (kept / EPOCHS).tolist()
-
-
-def test_what_stays_hopeless_is_trained_less_and_what_is_only_hard_now_is_not() -> None:
-    now = torch.tensor([loss_of(0.01)] * 3)
-    ever = torch.tensor([loss_of(0.02), loss_of(0.05), loss_of(0.2)])
-    select = KeepUnlearned(floor=0.3)
-    assert shares(select, now, smoothed=ever, mean_loss=0.5) == pytest.approx([0.3, 0.5, 1.0], abs=0.02)
-    assert shares(select, now) == [1, 1, 1]  # nothing is known of what has been
-    assert shares(KeepUnlearned(hopeless=0), now, smoothed=ever, mean_loss=0.5) == [1, 1, 1]
-
-
-def test_of_a_young_network_no_more_is_hopeless_than_stands_out() -> None:
-    """In the second epoch of a thousand classes, every probability is below one in a hundred."""
-    now = torch.full((100,), loss_of(0.002))
-    assert shares(KeepUnlearned(), now, smoothed=now, mean_loss=now.mean().item()) == [1] * 100
-    assert max(shares(KeepUnlearned(), now, smoothed=now, mean_loss=1.0)) < 0.12
-
-
-@pytest.mark.parametrize("average", [math.nan, UNKNOWN])
-def test_a_row_that_is_not_known_is_kept_and_a_broken_average_says_nothing(average: float) -> None:
-    losses = torch.tensor([UNKNOWN if average == UNKNOWN else loss_of(0.01)])
-    beside = {"smoothed": torch.tensor([average]), "mean_loss": 0.1}
-    assert shares(KeepUnlearned(), losses, **beside) == [1]
-    assert shares(KeepUnlearned(), losses, smoothed=torch.tensor([9.0]), mean_loss=0.1)[0] == pytest.approx(
-        1.0 if average == UNKNOWN else 0.1, abs=0.02
-    )
-
-
-@pytest.mark.parametrize("mean", [-1e4, 1e4])
-def test_a_mean_that_is_no_cross_entropy_breaks_nothing(mean: float) -> None:
-    losses = torch.tensor([-1e4, 0.0, 1e4])
-    found = shares(KeepUnlearned(), losses, smoothed=losses, mean_loss=mean)
-    assert found[:2] == pytest.approx([0.1, 0.1], abs=0.02)
-    assert found[2] == pytest.approx(1.0 if mean > 0 else 0.1, abs=0.02)  # hopeless only where the others are not
-
-
-def test_late_in_training_all_is_released() -> None:
-    losses = torch.tensor([0.0, loss_of(0.75), loss_of(0.01)])
-    beside = {"smoothed": torch.tensor([0.0, 0.5, 9.0]), "mean_loss": 0.1}
-    select = KeepUnlearned(floor=0.2)
-    for progress, least, middle in ((0.0, 0.2, 0.5), (0.5, 0.2, 0.5), (0.75, 0.6, 0.75), (1.0, 1.0, 1.0)):
-        select.progress = progress
-        assert shares(select, losses, **beside) == pytest.approx([least, middle, least], abs=0.02)
-    never = KeepUnlearned(floor=0.2, release=1.0)
-    never.progress = 1.0
-    assert shares(never, losses, **beside) == pytest.approx([0.2, 0.5, 0.2], abs=0.02)
-    assert select.follows_progress
-    assert not never.follows_progress
-
-
 def test_large_ids_have_turns_of_their_own() -> None:
     ids = 2**31 - 1 - torch.arange(1000)
     kept = len(KeepUnlearned()(losses=torch.full((1000,), loss_of(0.75)), ids=ids))
     assert abs(kept - 500) < 20
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"threshold": 0.0},
-        {"threshold": 1.1},
-        {"floor": 0.0},
-        {"floor": math.nan},
-        {"hopeless": -0.1},
-        {"hopeless": math.nan},
-        {"release": 1.1},
-    ],
-)
+@pytest.mark.parametrize("wrong", [{"threshold": 0.0}, {"threshold": 1.1}, {"floor": 0.0}, {"floor": math.nan}])
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     (name, value), *_ = wrong.items()
     with pytest.raises(ValueError, match=rf"but got .*{name}={value}"):

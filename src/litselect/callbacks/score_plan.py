@@ -11,7 +11,7 @@ Source = Literal["pass", "ledger", "aged"]
 """A pass over all rows, none, or one over the rows whose last known loss is too old."""
 
 
-REMEMBERED: Final = frozenset({"ids", "percentiles", "confidences", "ages", "smoothed"})
+REMEMBERED: Final = frozenset({"ids", "percentiles", "confidences", "ages"})
 """What only a ledger knows."""
 
 REMEDY: Final = "Score every batch instead: scoring=ScoringPass()."

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 UNKNOWN_LOSS = torch.finfo(torch.float32).max
 """Stands for a loss that is not known: such examples come first."""
 
-_READ = ("loss", "confidence", "step", "smoothed")  # what selectors may see of an entry
 _BELOW_ONE = 1 - 2**-24  # in float32, whatever rounding does: a rank of 1 says that no loss is known
 
 
@@ -46,7 +45,7 @@ class KnownScores:
         self._epochs: list[int] = []  # the number of the first batch of each
 
     def _read(self) -> dict[str, Tensor]:
-        return {name: getattr(self.ledger, name).to("cpu", copy=True) for name in _READ}
+        return {name: getattr(self.ledger, name).to("cpu", copy=True) for name in ("loss", "confidence", "step")}
 
     def begin_epoch(self, step: int) -> None:
         """Rank all examples by their last known losses, at batch number `step`.
@@ -99,20 +98,13 @@ class KnownScores:
             "percentiles": self._percentiles,
             "confidences": self._confidences,
             "ages": self.ages,
-            "smoothed": self._smoothed,
         }
         scores: dict[str, Any] = {name: of(ids) for name, of in entries.items() if names is None or name in names}
         scores["ids"] = ids
         return scores if self.mean_loss is None else {**scores, "mean_loss": self.mean_loss}
 
     def _losses(self, ids: Tensor) -> Tensor:
-        return self._known("loss", ids)
-
-    def _smoothed(self, ids: Tensor) -> Tensor:
-        return self._known("smoothed", ids)
-
-    def _known(self, name: str, ids: Tensor) -> Tensor:
-        return torch.where(self._entry("step", ids) == NEVER, UNKNOWN_LOSS, self._entry(name, ids))
+        return torch.where(self._entry("step", ids) == NEVER, UNKNOWN_LOSS, self._entry("loss", ids))
 
     def _percentiles(self, ids: Tensor) -> Tensor:
         self._reach()

@@ -29,7 +29,6 @@ _SOURCES: Final = {  # where they come from
     "percentiles": 'ranks of the last known losses, which a ledger knows: scoring="ledger"',
     "confidences": "of the last known predictions, which a ledger knows",
     "ages": "of the last known losses, which a ledger knows",
-    "smoothed": "averages of the losses of the last visits, which a ledger knows",
 }
 
 
@@ -155,7 +154,6 @@ class Selector(ABC):
         percentiles: Float[Tensor, " batch"] | None = None,
         confidences: Float[Tensor, " batch"] | None = None,
         ages: Float[Tensor, " batch"] | None = None,
-        smoothed: Float[Tensor, " batch"] | None = None,
         mean_loss: float | None = None,
         candidates: int | None = None,
         k: int | None = None,
@@ -172,7 +170,6 @@ class Selector(ABC):
                 hardest; ties share the middle of their ranks. Exactly 1 says that no loss is known yet.
             confidences: probability last predicted for the candidate's class, 0 where another class was likelier.
             ages: how many epochs ago the candidate's loss was last computed, 0 for this one; inf where it never was.
-            smoothed: exponential average of each candidate's losses, see `Ledger`.
             mean_loss: mean of the last known losses of the whole data set.
             candidates: N, for selectors that look at nothing; otherwise read off the tensors.
             k: how many rows to choose, in place of ``round(keep * N)``.
@@ -184,7 +181,7 @@ class Selector(ABC):
             ValueError: if a needed tensor is missing, is not one row per candidate or disagrees about N, if N is 0 or
                 `k` outside [1, N], or (on the CPU, where looking is free) if a needed score is not finite.
         """
-        scores = (losses, logits, targets, ids, ratings, percentiles, confidences, ages, smoothed)
+        scores = (losses, logits, targets, ids, ratings, percentiles, confidences, ages)
         given = {name: tensor for name, tensor in zip(SCORES, scores, strict=True) if tensor is not None}
         n = self._validate(given, candidates)
         if k is None:

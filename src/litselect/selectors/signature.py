@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final
 
-SCORES: Final = ("losses", "logits", "targets", "ids", "ratings", "percentiles", "confidences", "ages", "smoothed")
+SCORES: Final = ("losses", "logits", "targets", "ids", "ratings", "percentiles", "confidences", "ages")
 """The tensors that a selector can be given, one row a candidate."""
 
 _CONTEXT: Final = frozenset({"candidates", "device", "mean_loss"})
