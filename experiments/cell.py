@@ -13,7 +13,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.calibration import Calibration
-from experiments.files import write_text
+from experiments.files import read_json, write_text
 from experiments.request import Request
 
 CODE = "code.sha256"
@@ -95,7 +95,7 @@ def finished(request: Request, code: str | None) -> dict[str, Any] | None:
         return None
     if not request.summary.exists():
         return None
-    summary = json.loads(request.summary.read_text(encoding="utf-8"))
+    summary = read_json(request.summary)
     priced = summary.get("calibration")
     return summary if priced in (None, Calibration.read(request.calibration).identity) else None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.callbacks.tally import Tally
 from experiments.data import ImageData
-from experiments.files import write_json
+from experiments.files import read_json, write_json
 from litselect.callbacks import Price, Prices
 from litselect.scoring import ScoringPass
 
@@ -38,7 +38,7 @@ class Calibration:
         """The calibration in `file`; an empty one if there is none."""
         if not file.exists():
             return cls()
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
         pieces = {name: {int(rows): cost for rows, cost in points.items()} for name, points in found["pieces"].items()}
         return cls(pieces, found["settings"], found["machine"], found["identity"])
 

@@ -1,12 +1,11 @@
 """The tables of what ratings buy."""
 
-import json
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from experiments import records
-from experiments.files import write_text
+from experiments.files import read_json, write_text
 from experiments.rater_study.arms import ARMS, MEANING, TWICE
 from experiments.rater_study.setting import MEANING as SETTINGS
 from experiments.rater_study.setting import Setting
@@ -38,7 +37,7 @@ def _results(setting: Setting, seeds: int) -> Results:
         for seed in range(seeds):
             file = setting.folder / f"{arm}-seed{seed}" / "summary.json"
             if file.exists():
-                summary = json.loads(file.read_text(encoding="utf-8"))
+                summary = read_json(file)
                 known = {"setting": setting.name, "arm": arm, "seed": str(seed)}
                 counted = {"made_before_flops": str(summary.get("table_flops", 0))}
                 results.setdefault(arm, {})[seed] = {**known, **{key: str(summary[key]) for key in KEPT}, **counted}

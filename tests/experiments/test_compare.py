@@ -111,6 +111,24 @@ def test_finished_cells_are_kept(application: Command, monkeypatch: pytest.Monke
     assert len(set(runs)) == 10
 
 
+def test_a_damaged_result_is_named(
+    application: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(request: Any, *_: Any) -> dict[str, Any]:
+        request.summary.write_text('{"test_accuracy": 0.')  # a full disk, a power cut
+        return {"test_accuracy": 0.5, "seconds": 1.0}
+
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(compare, "write_report", lambda *_, **__: None)
+    call = ("compare", *SMALL, "units=candidates", "seeds=1")
+    assert application(*call) == 0
+    capsys.readouterr()
+    assert application(*call) == 2
+    message = capsys.readouterr().err
+    assert "summary.json" in message
+    assert "delete it" in message
+
+
 def test_ctrl_c_reports_what_is_done_and_the_next_call_goes_on(
     application: Command,
     tmp_path: Path,
