@@ -30,6 +30,6 @@ def read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # of the encoding, too
         raise UsageError(
-            f"a file of results is written whole, received a damaged one, {path} ({error}); delete it, and what it was "
-            "made by is run again"
+            f"a file of results is written whole, received a damaged one, {path} ({error}); delete it and run again "
+            "what made it"
         ) from error

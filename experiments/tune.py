@@ -8,7 +8,6 @@ is the mean of three runs, with `pooled=true` all arms get the setting that is b
 into `runs/tune/<data>-<model>`, for `python -m experiments.compare tuned=...`. Finished trials are kept.
 """
 
-import json
 import math
 import shlex
 from pathlib import Path
@@ -24,6 +23,7 @@ from experiments.arms import TRAIN_EVERYTHING, chosen_arms, option_of
 from experiments.cell import folder_name
 from experiments.cli import command, require_complete
 from experiments.errors import UsageError
+from experiments.files import read_json
 from experiments.overrides import handed_on
 from experiments.trial_run import FILE, TrialRun
 from experiments.tuned import Trial, best, best_of_all, means, write_tuned
@@ -67,7 +67,7 @@ def main(config: DictConfig) -> None:
             file.unlink()  # of an earlier call; what it trained lies elsewhere and is kept
         launch.sweeper(job, folder, *settings).sweep([f"selection={option}", *common, *own, *space, *seeds])
         files = sorted(folder.glob(f"*/{FILE}"), key=lambda file: int(file.parent.name))
-        trials[arm] = means([Trial(**json.loads(file.read_text(encoding="utf-8"))) for file in files])
+        trials[arm] = means([Trial(**read_json(file)) for file in files])
         found = best(trials[arm])
         console.print(
             f"{arm}: {' '.join(found.overrides)}, best of {len(trials[arm])}, validation accuracy {found.accuracy:.4f}"

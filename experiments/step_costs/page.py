@@ -1,11 +1,10 @@
 """The page about the cost of selected steps, from the files that runs leave beside it."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.files import write_json, write_text
+from experiments.files import read_json, write_json, write_text
 from experiments.records import Row, read, write
 from experiments.step_costs import tables
 from experiments.step_costs.figure import draw
@@ -41,7 +40,7 @@ class Findings:
     def read(cls, folder: Path) -> "Findings":
         """From those files."""
         files = {name: folder / f"{name}.csv" for name in PARTS}
-        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        facts = read_json(folder / "facts.json")
         return cls(facts, {name: read(file) for name, file in files.items() if file.exists()})
 
 

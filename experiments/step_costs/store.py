@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.files import write_json
+from experiments.files import read_json, write_json
 from experiments.records import Row
 
 
@@ -32,7 +32,7 @@ class Store:
         file = self._folder / f"{name}.json"
         settings = json.loads(json.dumps({**self._common, **settings}))  # as they are read
         if file.exists():
-            kept = json.loads(file.read_text(encoding="utf-8"))
+            kept = read_json(file)
             if kept["settings"] == settings:
                 self._report(f"{name}: kept")
                 return kept["rows"]

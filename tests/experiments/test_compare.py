@@ -115,7 +115,7 @@ def test_a_damaged_result_is_named(
     application: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(request: Any, *_: Any) -> dict[str, Any]:
-        request.summary.write_text('{"test_accuracy": 0.')  # a full disk, a power cut
+        request.summary.write_text('{"test_accuracy": 0.')  # as a power cut may leave it
         return {"test_accuracy": 0.5, "seconds": 1.0}
 
     monkeypatch.setattr(runner, "run", run)
