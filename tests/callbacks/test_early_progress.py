@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop
 from litselect.scoring import ScoringPass
@@ -72,6 +73,91 @@ def test_an_epoch_of_two_optimizers_steps_is_one_epoch(solo: Any) -> None:
     solo.fit(net, callback, data=loader(N, BATCH), max_epochs=-1, max_steps=2 * N // BATCH)
     assert callback.memory is None
     assert by_epoch(net)[0] < N
+
+
+class EveryOther(Classifier):
+    """Makes a step of two batches by hand, of which the Trainer knows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.manual_backward(super().training_step(batch, batch_idx))
+        if batch_idx % 2:
+            self.optimizers().step()
+            self.optimizers().zero_grad()
+
+
+class Unlengthed(BatchSampler):
+    def __len__(self) -> int:
+        raise TypeError("of a stream")
+
+
+PACES = {  # how many batches are selected from, until 10 of 20 steps are made
+    "refilled": (Classifier, {"refill": True}, BatchSampler, 20),
+    "without a length": (Classifier, {}, Unlengthed, 10),  # which are not counted anew in each epoch
+    "steps by hand": (EveryOther, {}, BatchSampler, 25),
+}
+
+
+@pytest.mark.parametrize("name", PACES)
+def test_progress_goes_by_the_steps_that_are_made(solo: Any, name: str) -> None:
+    """Be they other than plain training's: by the step at which the epoch began, and the pace of the one before."""
+    module, settings, sampler, batches = PACES[name]
+    callback = ExampleSelection(RandomSubset(0.5), end=0.5, skip_loading=True, **settings)
+    plain = loader(N, BATCH)
+    lists = sampler(SequentialSampler(plain.dataset), BATCH, drop_last=False)
+    data = DataLoader(plain.dataset, batch_sampler=lists, collate_fn=plain.collate_fn)
+    trainer = solo.fit(solo.make(module), callback, data=data, max_epochs=-1, max_steps=20)
+    assert trainer.global_step == 20
+    assert callback.counters.seen - callback.counters.trained == batches * BATCH // 2
+
+
+class Placed(DataLoader):
+    """Goes on within an epoch, as torchdata's loader does: it sets the iterator of its batch sampler to a place."""
+
+    loaded: Any = None
+
+    def _get_iterator(self) -> Any:
+        self.running = super()._get_iterator()
+        if self.loaded is not None:
+            self.running._sampler_iter.load_state_dict(self.loaded)
+            self.running._num_yielded, self.loaded = self.loaded["place"], None
+        return self.running
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.running._sampler_iter.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loaded = state
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_progress_goes_on_within_an_epoch(solo: Any, tmp_path: Any) -> None:
+    """A checkpoint holds the step at which the epoch began, and the pace of the one before."""
+
+    def run(*saves: Any, resume: Any = None) -> tuple[list[Any], dict[str, Any]]:
+        shrinking = Scheduled(RandomSubset(1.0), keep=(1.0, 0.2))
+        net, callback = solo.make(Classifier), ExampleSelection(shrinking, refill=True, skip_loading=True)
+        trainer = solo.trainer(callback, *saves, max_epochs=-1, max_steps=20, enable_checkpointing=bool(saves))
+        torch.manual_seed(0)
+        trainer.fit(net, Placed(loader(N, BATCH).dataset, BATCH), ckpt_path=resume)
+        return list(net.steps), callback.counters.state_dict()
+
+    whole, counted = run(solo.pl.callbacks.ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=1))
+    for step in range(1, 20):
+        rest, counts = run(resume=tmp_path / f"step={step}.ckpt")
+        assert rest == whole[step:], step
+        assert (counts["seen"], counts["trained"]) == (counted["seen"], counted["trained"])
+
+
+def test_another_training_has_a_pace_of_its_own(solo: Any) -> None:
+    callback = ExampleSelection(Scheduled(RandomSubset(1.0, seed=0), keep=(1.0, 0.2)), refill=True, skip_loading=True)
+    first, second = solo.make(Classifier), solo.make(Classifier)
+    for net in (first, second):
+        solo.fit(net, callback, data=loader(N, BATCH), max_epochs=-1, max_steps=20)
+    assert first.steps == second.steps
 
 
 AHEAD = {

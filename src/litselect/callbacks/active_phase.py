@@ -6,6 +6,8 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+from litselect.callbacks.epoch_pace import EpochPace, steps_in
+
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
@@ -26,6 +28,7 @@ class ActivePhase:
         warmup_steps: the same in incoming batches; selection begins when both have passed.
         start: from here on, ``int`` epochs or ``float`` fraction of training.
         end: until here, in the same units.
+        pace: by which progress goes under ``max_steps``, where it is another phase's, too.
 
     Raises:
         ValueError: if a bound is negative, a fraction exceeds 1, or `end` comes before `start`.
@@ -37,6 +40,7 @@ class ActivePhase:
         warmup_steps: int = 0,
         start: Bound = 0.0,
         end: Bound = 1.0,
+        pace: EpochPace | None = None,
     ) -> None:
         if warmup != "auto" and (isinstance(warmup, str) or not 0 <= warmup < math.inf):
             raise ValueError(f'Expected warmup to be a number of epochs >= 0 or "auto", but got {warmup!r}.')
@@ -55,6 +59,7 @@ class ActivePhase:
         self.warmup_steps = warmup_steps
         self.start = start
         self.end = end
+        self.pace = EpochPace() if pace is None else pace
 
     @property
     def needs_length(self) -> bool:
@@ -127,9 +132,8 @@ class ActivePhase:
     def _at(self, trainer: Trainer, place: int, length: int) -> tuple[float, float | None]:
         epochs = trainer.current_epoch + (place / length if length else 0.0)
         known: list[float] = []
-        if trainer.max_steps > 0:  # by plain training's steps: how many will be made by then is not known
-            passed = epochs * steps_in(trainer, length) if length else place
-            known.append(min(1.0, passed / trainer.max_steps))
+        if trainer.max_steps > 0:
+            known.append(min(1.0, self.pace.steps_at(trainer, place, length) / trainer.max_steps))
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
             known.append(epochs / trainer.max_epochs)
         return epochs, max(known, default=None)
@@ -162,16 +166,3 @@ class ActivePhase:
         batches = trainer.num_training_batches
         within = 0.0 if batches == math.inf else trainer.fit_loop.epoch_loop.batch_idx / max(1, batches)
         return trainer.current_epoch + max(0.0, within)
-
-
-def steps_in(trainer: Trainer, batches: float) -> float:
-    """How many steps plain training makes of an epoch; under manual optimization, each optimizer makes one a batch."""
-    manual = not trainer.lightning_module.automatic_optimization
-    return batches * max(1, len(trainer.optimizers)) if manual else math.ceil(batches / accumulated(trainer))
-
-
-def accumulated(trainer: Trainer) -> int:
-    """How many batches make a step in this epoch, also before it begins, when a scheduler tells the Trainer."""
-    of_epoch = [getattr(callback, "get_accumulate_grad_batches", None) for callback in cast("Any", trainer).callbacks]
-    factors = [of(trainer.current_epoch) for of in of_epoch if of is not None]
-    return factors[0] if factors else trainer.accumulate_grad_batches

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import torch
 from torch import distributed
 
-from litselect.callbacks.active_phase import accumulated
 from litselect.callbacks.check_state import check_state
+from litselect.callbacks.epoch_pace import accumulated
 from litselect.callbacks.fidelity import Fidelity
 from litselect.callbacks.process_group import world_size
 from litselect.scoring import Scores, ScoringPass

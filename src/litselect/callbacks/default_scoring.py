@@ -6,8 +6,9 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from litselect.callbacks.active_phase import ActivePhase, steps_in
+from litselect.callbacks.active_phase import ActivePhase
 from litselect.callbacks.auto_scoring import package_of
+from litselect.callbacks.epoch_pace import steps_in
 from litselect.callbacks.run_state import gather_ranks
 from litselect.callbacks.score_plan import ScorePlan
 from litselect.callbacks.told_length import told_length
@@ -67,11 +68,11 @@ class DefaultScoring:
     def __init__(self, callback: ExampleSelection, law: LossPercentile, floor: float | None, warmup: Any) -> None:
         self._callback, self._law = callback, law
         phase = callback.phase
-        passing = ActivePhase(warmup or 0, phase.warmup_steps, phase.start, phase.end)
+        rest = phase.warmup_steps, phase.start, phase.end, phase.pace
         self._remembered = callback.plan, phase, law.floor
-        self._at_once = ActivePhase(0, phase.warmup_steps, phase.start, phase.end) if warmup == "auto" else phase
+        self._at_once = ActivePhase(0, *rest) if warmup == "auto" else phase
         self._most = math.inf  # epochs, by the number of steps
-        self._passing = ScorePlan(), passing, floor or 0.0
+        self._passing = ScorePlan(), ActivePhase(warmup or 0, *rest), floor or 0.0
         self._goes_on = False
 
     def begin(self, trainer: Trainer, module: LightningModule) -> None:

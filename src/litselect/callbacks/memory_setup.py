@@ -46,6 +46,7 @@ def begin_anew(callback: ExampleSelection, trainer: Trainer) -> None:
     if trainer.fit_loop.epoch_progress.current.ready == 0:
         callback.selector.reset()
         callback.counters = Counters()
+        callback.phase.pace.reset()
 
 
 def place_selector(callback: ExampleSelection, trainer: Trainer) -> None:

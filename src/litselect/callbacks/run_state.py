@@ -46,6 +46,7 @@ def own_state(
     return {
         "counters": callback.counters.state_dict(),
         "selector": callback.selector.state_dict(),
+        "pace": callback.phase.pace.state_dict(),
         "queue": callback.queue.state_dict(),
         "skipped": callback.skipped,
         "checks": callback.checks,
@@ -119,6 +120,7 @@ def load_own(callback: ExampleSelection, state: dict[str, Any], remembered: dict
     callback.queue.load_state_dict(state["queue"])
     callback.skipped, callback.checks, callback.verified = state["skipped"], state["checks"], state["verified"]
     callback.training_batch_size, callback.reuse_refused = state["training_batch_size"], state["reuse_refused"]
+    callback.phase.pace.load_state_dict(state["pace"])
     load_rated(callback, state)
     if state["selector"] is not None:
         load_selector(callback.selector, state["selector"])
