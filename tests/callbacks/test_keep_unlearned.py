@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
 from litselect.callbacks import ExampleSelection
 from litselect.selectors import KeepUnlearned
-from tests.callbacks.kit import Classifier, loader
+from tests.callbacks.kit import CLASSES, WIDTH, Classifier, loader
 
 
 def test_a_training_keeps_less_as_it_learns(solo: Any) -> None:
@@ -15,3 +19,28 @@ def test_a_training_keeps_less_as_it_learns(solo: Any) -> None:
     assert callback.counters.trained < 0.8 * callback.counters.seen
     assert callback.ledger is not None
     assert int(callback.ledger.trained.min()) >= 60 * 0.25 - 2
+
+
+class Normed(Classifier):
+    """Can't be trained on one row."""
+
+    def __init__(self, lr: float) -> None:
+        super().__init__(lr)
+        self.net = torch.nn.Sequential(torch.nn.BatchNorm1d(WIDTH), self.net)
+
+
+@pytest.mark.filterwarnings("ignore:The losses are all alike")
+@pytest.mark.parametrize(("module", "size"), [(Classifier, 1), (Classifier, 2), (Classifier, 4), (Normed, 4)])
+def test_of_small_batches_no_more_is_kept(solo: Any, module: type, size: int) -> None:
+    """A batch of which nothing is chosen is one row to the loader, which is not trained; a queue needs no least."""
+    labels = torch.arange(96) % CLASSES
+    data = TensorDataset(10 * torch.nn.functional.one_hot(labels, WIDTH).float(), labels, torch.arange(96))
+    trained = []
+    for skips in (None, False):
+        net, callback = solo.make(module, lr=1.0), ExampleSelection(KeepUnlearned(), refill=True, skip_loading=skips)
+        solo.fit(net, callback, data=DataLoader(data, size), max_epochs=21)
+        assert {len(ids) for ids in net.steps} == {size}
+        trained.append(callback.counters.trained)
+        assert callback.counters.seen == 21 * 96, "all are candidates, those that are not loaded too"
+    assert trained[0] == pytest.approx(trained[1], abs=size)
+    assert trained[0] < 4 * 96

@@ -190,6 +190,7 @@ def square() -> Tensor:
 
 MASK = torch.tensor([[1.0, 0, 1], [1, 1, 1], [0, 0, 1], [1, 1, 0], [0, 1, 0], [1, 0, 0]])
 SQUARES = (Z - W) ** 2
+TABLE = torch.nn.Parameter(torch.ones(2 * N, 3))
 PARAMETER = nn.Parameter(torch.ones(5))
 SIMILARITY = X @ X.roll(1, 0).T
 
@@ -232,6 +233,12 @@ STEPS: dict[str, tuple[Callable[[], Any], Tensor]] = {
     "sum over n twice": (divided_twice, CE + 3 * MSE),
     "reduced twice": (reduced_twice, CE**2 + 1.5 * CE),
     "sum times one over n": (lambda: F.cross_entropy(X, Y, reduction="sum") * (1 / N) + F.mse_loss(Z, W), CE + MSE),
+    "a tenth of a sum": (lambda: 0.1 * F.cross_entropy(X, Y, reduction="sum") + F.mse_loss(Z, W), 0.1 * CE + MSE),
+    "penalty on parameters": (lambda: F.cross_entropy(X, Y) + F.mse_loss(TABLE, TABLE + 1, reduction="sum"), CE),
+    "penalty on parameters, unreduced": (
+        lambda: F.cross_entropy(X, Y) + F.l1_loss(TABLE * 0, TABLE, reduction="none").sum(),
+        CE,
+    ),
     "mask and count, a number": (
         lambda: (F.mse_loss(Z, W, reduction="none") * MASK).sum() / MASK.sum().item() + F.cross_entropy(X, Y),
         (SQUARES * MASK).sum(1) * N / MASK.sum() + CE,

@@ -291,3 +291,13 @@ def test_a_loss_within_a_checkpoint_takes_no_weights(reentrant: bool) -> None:
     with torch.autograd.graph.save_on_cpu(), LossWeights(WEIGHTS, spare_metrics=True) as mode:
         step(lambda function, x: function(x))
     assert mode.applied == 1, "other hooks compute nothing again"
+
+
+def test_a_penalty_on_parameters_is_not_weighted() -> None:
+    """Though it has as many rows as there are weights."""
+    x, y, table = real(4), whole(4), nn.Parameter(real(3))
+    penalty = F.mse_loss(table, torch.zeros_like(table), reduction="sum")
+    with LossWeights(WEIGHTS) as mode:
+        total = F.cross_entropy(x, y) + F.mse_loss(table, torch.zeros_like(table), reduction="sum")
+    assert mode.applied == 1
+    torch.testing.assert_close(total, (WEIGHTS * F.cross_entropy(x, y, reduction="none")).mean() + penalty)

@@ -80,7 +80,7 @@ class EarlyChoice:
         selector.default_seed = memory.seed
         selector.draw_for(epoch, place)
         n = len(ids)
-        least = min(self._minimum, n)
+        least = 0 if callback.refill else min(self._minimum, n)  # a queue takes what comes: its batches are full
         k = max(selector.count(n), least)
         selection = select_finite(selector, known, k, callback.nonfinite) if known else selector(candidates=n, k=k)
         if len(selection) >= least:

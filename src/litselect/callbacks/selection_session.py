@@ -193,7 +193,7 @@ class SelectionSession:
 
     def _select(self, batch: Any, n: int, known: dict[str, Any]) -> Chosen | None:
         callback, factor = self.callback, 1.0
-        least = 0 if callback.refill else min(self._minimum, n)  # a queue takes what comes: its batches are full
+        least = self._least(n)
         drops = callback.nonfinite == "drop" and not callback.refill  # a rank may have too few rows left: all skip
         if self.selection is not None:  # before it was loaded
             if drops and not self._agree(True):
@@ -230,17 +230,21 @@ class SelectionSession:
             extras = {"weights": torch.ones(len(selection)), **extras}
         extras = {name: values.to(self.module.device, non_blocking=True) for name, values in extras.items()}
         if self.callback.refill:
-            return self._refill(batch, n, torch.arange(n) if loaded else selection.indices, extras)
+            return self._refill(batch, n, torch.arange(len(selection)) if loaded else selection.indices, extras)
         if loaded or (len(selection) == n and selection.weights is None and factor == 1):
             return Chosen(batch, n, extras)  # the very object: training is what it would be without selection
         return Chosen(take_rows(batch, selection.indices, n), len(selection), extras, factor)
+
+    def _least(self, n: int) -> int:
+        """How many rows are to be chosen at the least; a queue takes what comes, for its batches are full."""
+        return 0 if self.callback.refill else min(self._minimum, n)
 
     def _call_selector(self, known: dict[str, Any], n: int) -> Selection:
         selector, memory, epoch = self.callback.selector, self.callback.memory, self.trainer.current_epoch
         if epoch and memory is not None and memory.frozen and not self.callback.across_ranks:
             selector.default_seed = memory.seed  # choices before loading may have left the stream anywhere
             selector.draw_for(epoch, self.trainer.fit_loop.epoch_loop.batch_idx)
-        k = max(selector.count(n), min(self._minimum, n))
+        k = max(selector.count(n), self._least(n))
         if not known or not selector.needs:
             return selector(candidates=n, k=k)
         return select_finite(selector, known, k, self.callback.nonfinite)
@@ -254,7 +258,8 @@ class SelectionSession:
             name: values.new_zeros(n).index_copy(0, rows.to(values.device), values) for name, values in extras.items()
         }
         candidates = (batch, columns) if columns else (batch,)
-        queue.push(candidates, n, rows)
+        if rows.numel():  # otherwise it may be a row that stands in for none
+            queue.push(candidates, n, rows)
         if self._agree(len(queue) >= size):
             full, *found = queue.pop(size, candidates, n)
             return Chosen(full, size, *found or [{}])

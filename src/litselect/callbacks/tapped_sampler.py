@@ -29,7 +29,7 @@ class Delivery:
     Args:
         ids: of all candidates, ``[N]`` int64 on the CPU.
         bounds: the least and the greatest of them.
-        selection: which of them are loaded, where that was decided; otherwise all are.
+        selection: which of them are chosen, where that was decided.
     """
 
     ids: Int[Tensor, " batch"]
@@ -37,9 +37,16 @@ class Delivery:
     selection: Selection | None = None
 
     @property
+    def sent(self) -> Int[Tensor, " sent"] | None:
+        """The places that are sent for, None for all. No loader delivers a batch of none: one stands in for them."""
+        if self.selection is None:
+            return None
+        return self.selection.indices if len(self.selection) else torch.zeros(1, dtype=torch.int64)
+
+    @property
     def rows(self) -> int:
         """How many rows arrive."""
-        return len(self.ids if self.selection is None else self.selection)
+        return len(self.ids if self.sent is None else self.sent)
 
 
 def bounds(ids: Int[Tensor, " batch"]) -> tuple[int, int]:
@@ -183,7 +190,7 @@ class TappedIterator:
             sent, ids = _picked(sent, places), ids[places]
         ends = bounds(ids)
         delivery = Delivery(ids, ends, self._decide(place, self._length, ids, ends))
-        return sent if delivery.selection is None else _picked(sent, delivery.selection.indices), delivery
+        return sent if delivery.sent is None else _picked(sent, delivery.sent), delivery
 
     def state_dict(self) -> dict[str, Any]:
         """The place, and the sampler's own state where it has one."""

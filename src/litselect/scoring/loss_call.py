@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
@@ -86,6 +86,12 @@ class LossCall:
         if self._ignored is not None:
             return self._ignored.logical_not().reshape(elements.shape)
         return None
+
+    def of_rows(self, elements: Float[Tensor, "..."], n: int) -> bool:
+        """Whether the elements can be those of `n` examples: a penalty on parameters has none, whatever its shape."""
+        compared = [self.arguments.get(name) for name in ("input", "target")]
+        of_parameters = any(isinstance(each, nn.Parameter) and each.shape == elements.shape for each in compared)
+        return not of_parameters and rows_of(elements, n) is not None
 
     def again(self) -> Float[Tensor, ""]:
         """What the call returns."""

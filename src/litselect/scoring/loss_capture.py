@@ -49,8 +49,9 @@ class LossCapture(TorchFunctionMode):
     An example's part of a mean is the mean over its own elements (pixels, tokens), ignored ones left out: what the
     loss would be for a batch of that example alone. Class weights stay factors. A sum counts as a mean once the step
     divides it by a tensor, or by a whole number that may be one of examples or elements: of at least half of `n` (fewer
-    are left by few masks; smaller ones are factors). `sum / n + mean` then weighs both parts as the step does. Over
-    a count of elements, an example's part is the larger the more of them it has: n of its sum over the count.
+    are left by few masks; smaller ones are factors), or multiplies it by one over such a number. But ``0.1 * sum`` is a
+    mean over ten only where there are ten. `sum / n + mean` then weighs both parts as the step does. Over a count of
+    elements, an example's part is the larger the more of them it has: n of its sum over the count.
 
     Args:
         n: the number of examples in the batch.
@@ -72,6 +73,7 @@ class LossCapture(TorchFunctionMode):
         self._elements: list[Tensor] = []  # leaves that were handed out unreduced
         self._rowful: dict[int, Tensor] = {}  # what became of those, while it still has a row per example
         self._sums: dict[int, Tensor] = {}  # sums over the examples, and what became of those
+        self._sizes = {n}  # how many examples there are, and elements in each sum
         self._handed_out: tuple[Tensor | None, int] = None, 0  # the last mean or sum of all, as the step got it
 
     def run(self, step: Callable[[], Any]) -> Float[Tensor, " batch"] | None:
@@ -121,12 +123,13 @@ class LossCapture(TorchFunctionMode):
     def _loss(self, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         call, elements = self._parse(function, args, kwargs)
         self.seen.append(f"{function.__name__}{tuple(elements.shape)}")
-        if rows_of(elements, self.n) is None:  # not one value per example: a constant of the batch
+        if not call.of_rows(elements, self.n):  # a constant of the batch
             return elements if call.reduction == "none" else function(*args, **kwargs)
         if function is F.cross_entropy:
             self._keep_logits(call.arguments["input"], call.arguments["target"])
         if call.reduction == "none":
             return self._as_elements(elements)
+        self._sizes.add(elements.numel())
         own = cast("Tensor", call.per_example(elements, self.n))
         return self._as_reduced(self._value(call, elements), own, is_sum=call.reduction == "sum")
 
@@ -159,6 +162,7 @@ class LossCapture(TorchFunctionMode):
             elements = cast("Tensor", args[0]).detach()
             rows = cast("Tensor", rows_of(elements, self.n))
             mean = func in MEANS
+            self._sizes.add(elements.numel())
             return self._as_reduced(func(elements, **kwargs), rows.mean(1) if mean else rows.sum(1), is_sum=not mean)
         with torch.enable_grad():
             result = func(*args, **kwargs)
@@ -181,9 +185,10 @@ class LossCapture(TorchFunctionMode):
         if func in _DIVISIONS:
             return args[1] if id(args[0]) in self._sums and self._counts_examples(args[1]) else None
         factor = args[1] if id(args[0]) in self._sums else args[0]
-        if func in _PRODUCTS and isinstance(factor, float) and abs(factor) > 0 and self._counts_examples(1 / factor):
-            return 1 / factor
-        return None
+        if func not in _PRODUCTS or not isinstance(factor, float) or not factor:
+            return None
+        written = float(f"{factor:.2g}") == factor and round(1 / factor) not in self._sizes  # by hand, such as 0.05
+        return None if written or not self._counts_examples(1 / factor) else 1 / factor
 
     def _of_first_chunk(self, count: Any) -> Any:
         """By what the losses of this chunk are to be multiplied, to be of one scale with those of the first."""

@@ -146,6 +146,7 @@ class LossObserver(LossCapture):
         sums = set[int]().union(*(self._sums_in[id(arg)] for arg in tensors))
         if rowful and is_total(func, args, kwargs):
             rows = cast("Tensor", rows_of(args[0].detach(), self.n))
+            self._sizes.add(rows.numel())
             mean = func in MEANS
             return self._as_made(result, rows.mean(1) if mean else rows.sum(1), is_sum=not mean)
         self._ours[id(result)], self._sums_in[id(result)] = result, sums

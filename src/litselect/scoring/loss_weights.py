@@ -51,9 +51,7 @@ class LossWeights(TorchFunctionMode):
         call = LossCall.parse(function, args, kwargs)
         elements = call.elements()
         k = self.weights.numel()
-        if elements.ndim == 0:
-            elements = elements.reshape(1)
-        if elements.shape[0] == 0 or elements.shape[0] % k:
+        if not call.of_rows(elements, k):
             return function(*args, **kwargs)
         if recomputes():
             raise CaptureError(
