@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.calibration import Calibration
 from experiments.files import read_json, write_text
+from experiments.own_sources import own_sources
 from experiments.request import Request
 
 CODE = "code.sha256"
@@ -89,9 +90,10 @@ def finished(request: Request, code: str | None) -> dict[str, Any] | None:
 
     Args:
         request: the run of the cell.
-        code: the digest that its code must have had, or None if any will do.
+        code: the digest that the packages' code must have had, or None if any will do.
     """
-    if code is not None and (not (request.out / CODE).exists() or (request.out / CODE).read_text() != code):
+    sealed = request.out / CODE
+    if code is not None and (not sealed.exists() or sealed.read_text() != _with_own(code, request)):
         return None
     if not request.summary.exists():
         return None
@@ -109,7 +111,13 @@ def clear(request: Request) -> None:
 
 def seal(request: Request, code: str) -> None:
     """Notes with which code a run came to its end."""
-    write_text(request.out / CODE, code)
+    write_text(request.out / CODE, _with_own(code, request))
+
+
+def _with_own(code: str, request: Request) -> str:
+    """The digest of all code that decides a result: `code`, and the modules that the config names beside that."""
+    own = own_sources(OmegaConf.to_container(request.config, resolve=True))
+    return hashlib.sha256(b"".join([code.encode(), *(file.read_bytes() for file in own)])).hexdigest() if own else code
 
 
 def table_file(request: Request, code: str) -> Path:

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop
-from litselect.selectors import InfoBatch, NoiseGuard, RandomSubset, Scheduled, TopLoss
+from litselect.selectors import (
+    InfoBatch,
+    KeepUnlearned,
+    LossPercentile,
+    NoiseGuard,
+    RandomSubset,
+    Scheduled,
+    TopLoss,
+)
 from tests.callbacks.kit import Classifier, loader, rows
 
 
@@ -54,6 +62,7 @@ def on(first: int, last: int = 20, of: int = 20) -> list[bool]:
     ],
     ids=str,
 )
+@pytest.mark.filterwarnings("ignore:Selection by .* never begins")
 def test_the_batches_that_are_selected_from(solo: Any, settings: Any, expected: list[bool]) -> None:
     assert active(solo, **settings) == expected
 
@@ -181,3 +190,22 @@ def test_plans_in_epochs_come_though_steps_end_the_training(solo: Any) -> None:
     assert steps[5] == steps[100]
     assert sum(steps[5][-8:]) == 2 * 64
     assert sum(steps[5][4:12]) < 2 * 64
+
+
+NEVER: Any = {
+    "an epoch of remembered losses": (lambda: ExampleSelection(LossPercentile(0.5), scoring="ledger"), {}),
+    "steps within that epoch": (lambda: ExampleSelection(KeepUnlearned(), refill=True), {"epochs": 9, "max_steps": 4}),
+    "a late start": (lambda: ExampleSelection(TopLoss(0.5), start=10), {"epochs": 3}),
+    "a long warm-up": (lambda: ExampleSelection(TopLoss(0.5), warmup=3), {"epochs": 3}),
+}
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_selection_that_never_begins_is_warned_of(solo: Any, name: str) -> None:
+    make, settings = NEVER[name]
+    epochs = settings.get("epochs", 1)
+    more = {"max_steps": settings["max_steps"]} if "max_steps" in settings else {}
+    with pytest.warns(UserWarning, match=r"Selection by .* never begins: this training has .* epochs, .*warmup="):
+        solo.fit(solo.make(Classifier), make(), data=loader(40, 8), max_epochs=epochs, **more)
+    more = {name: steps * 4 for name, steps in more.items()}
+    solo.fit(solo.make(Classifier), make(), data=loader(40, 8), max_epochs=12, **more)  # begins: no warning is an error

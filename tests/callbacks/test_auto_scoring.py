@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from litselect.callbacks import ExampleSelection, SelectiveBackprop, auto_scoring
 from litselect.callbacks.auto_scoring import AutoScoring
 from litselect.callbacks.fidelity import Fidelity
+from litselect.callbacks.log_of import log_of
 from litselect.scoring import ScoringPass, capture_check
 from litselect.selectors import RandomSubset, RatedSubset, TopLoss, Uncertainty
 from tests.callbacks.kit import Classifier, loader_of
@@ -264,7 +265,7 @@ def test_the_log_is_that_of_the_trainers_package(solo: Any) -> None:
     class Own(type(solo.trainer())):
         pass
 
-    assert auto_scoring.package_of(Own(logger=False, enable_checkpointing=False)) == "pytorch_lightning"
+    assert log_of(Own(logger=False, enable_checkpointing=False)).name == "pytorch_lightning"
 
 
 def test_settings() -> None:

@@ -81,6 +81,7 @@ def test_the_update_is_that_of_training_on_the_chosen_rows(solo: Any) -> None:
     assert differences(weights(net), weights(by_hand)) == []
 
 
+@pytest.mark.filterwarnings("ignore:.* leaves nothing out")
 def test_batches_of_one_row(solo: Any) -> None:
     net = solo.make(Classifier)
     solo.fit(net, SelectiveBackprop(keep=0.1, warmup=0), data=loader(5, 1))
@@ -436,3 +437,18 @@ def test_keep_all_hands_over_the_very_batch(solo: Any) -> None:
             return super().training_step(batch, batch_idx)
 
     solo.fit(solo.make(Same), ExampleSelection(KeepAll()))
+
+
+SMALL: Any = {
+    "one row": (Classifier, lambda: SelectiveBackprop(keep=0.5, scoring=ScoringPass(), warmup=0), 1),
+    "any number": (Classifier, lambda: ExampleSelection(LossPercentile(0.2, fixed_size=False)), 1),
+    "batch statistics": (Normalised, lambda: ExampleSelection(TopLoss(keep=0.5)), 2),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_batches_of_which_nothing_can_be_left_out_are_warned_of(solo: Any, name: str) -> None:
+    module, make, size = SMALL[name]
+    with pytest.warns(UserWarning, match=rf"leaves nothing out: at least {size} of.*and a batch has {size}"):
+        solo.fit(solo.make(module), make(), data=loader(8, size))
+    solo.fit(solo.make(module), make(), data=loader(8, 4))  # a warning is an error

@@ -19,7 +19,10 @@ from tests.callbacks.kit import CLASSES, WIDTH, clone, differences, loader, rand
 
 EPOCHS, BATCHES = 5, 10  # 50 steps
 
-pytestmark = pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization"),
+    pytest.mark.filterwarnings("ignore:Selection by .* never begins"),
+]
 
 
 class Nosy:

@@ -12,7 +12,10 @@ from litselect.selectors import HideLearned, InfoBatch, KeepAll, LossPercentile,
 from tests.callbacks.kit import Classifier, Validated, rows
 from tests.callbacks.test_ledger import BATCH, Counted, N, Noting, ledger_scored, loader, trained
 
-pytestmark = pytest.mark.filterwarnings("ignore:The '\\w+_dataloader' does not have many workers")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The '\\w+_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:Selection by .* never begins"),
+]
 
 
 # ---------------------------------------------------------------------- whoever else reads

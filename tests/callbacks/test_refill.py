@@ -263,12 +263,21 @@ def test_constants_that_change_are_refused(solo: Any) -> None:
     assert len(net.steps) == 2
 
 
-def test_row_shapes_that_change_are_refused(solo: Any) -> None:
-    class AnyLength(Classifier):
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            x, y = batch
-            return F.cross_entropy(x.mean(1)[:, :CLASSES] * self.net.weight.sum(), y)
+class AnyLength(Classifier):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        self.note(torch.tensor(x.shape))
+        return F.cross_entropy(x.mean(1)[:, :CLASSES] * self.net.weight.sum(), y)
 
+
+def test_row_shapes_may_change_while_none_waits(solo: Any) -> None:
+    batches = [(torch.randn(4, length, WIDTH), torch.zeros(4, dtype=torch.int64)) for length in (3, 3, 6, 6)]
+    net = solo.make(AnyLength)
+    solo.fit(net, ExampleSelection(TopLoss(keep=0.5), refill=True), data=loader_of(batches))
+    assert net.steps == [[4, 3, WIDTH], [4, 6, WIDTH]]
+
+
+def test_row_shapes_that_change_are_refused(solo: Any) -> None:
     batches = [(torch.randn(4, length, WIDTH), torch.zeros(4, dtype=torch.int64)) for length in (3, 6)]
     with pytest.raises(ValueError, match=r"one shape, but got \(2, 3, 5\), \(2, 6, 5\).*Pad.*without refill"):
         solo.fit(solo.make(AnyLength), ExampleSelection(TopLoss(keep=0.5), refill=True), data=loader_of(batches))

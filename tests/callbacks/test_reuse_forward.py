@@ -187,6 +187,7 @@ def test_identity_where_every_row_is_kept(solo: Any, selector: Callable[[], Any]
     assert reused["callback"].counters.reused == 0
 
 
+@pytest.mark.filterwarnings("ignore:Selection by .* never begins")
 def test_warm_up_is_plain_training(solo: Any) -> None:
     plain, reused = train(solo, WithDropout, False, KeepAll()), train(solo, WithDropout, warmup=3)
     assert unlike(plain, reused) == []

@@ -161,6 +161,7 @@ class RandomCallback:
         return kit.callback(RandomCallback)
 
 
+@pytest.mark.filterwarnings("ignore:Selection by .* never begins")
 def test_counters_of_training_on_everything(solo: Any) -> None:
     callback = ExampleSelection(RandomSubset(keep=0.5), warmup=2)
     fit(solo, callback, max_epochs=2)

@@ -111,6 +111,28 @@ def test_finished_cells_are_kept(application: Command, monkeypatch: pytest.Monke
     assert len(set(runs)) == 10
 
 
+def test_cells_of_an_own_selector_are_kept_while_that_is_what_it_was(
+    application: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs: list[str] = []
+
+    def run(request: Any, *_: Any) -> dict[str, Any]:
+        runs.append(request.out.name)
+        made = {"test_accuracy": 0.5, "seconds": 1.0}
+        write_json(request.out / "summary.json", made)
+        return made
+
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(compare, "write_report", lambda *_, **__: None)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = tmp_path / "selector_of_this_test.py"
+    arm = 'selections=[uniform,{own: "top_loss selection.selector._target_=selector_of_this_test.Own"}]'
+    for source, count in (("first", 2), ("first", 2), ("second", 3), ("second", 3)):
+        own.write_text(f"from litselect.selectors import TopLoss as Own  # {source}\n")
+        assert application("compare", *SMALL[2:], arm, "seeds=1", "units=candidates", "budget=2") == 0
+        assert len(runs) == count
+
+
 def test_a_damaged_result_is_named(
     application: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,14 @@ class Plain:
     y: Any
 
 
+@dataclasses.dataclass
+class Deriving(Plain):
+    """With something of each row that is no field."""
+
+    def __post_init__(self) -> None:
+        self.more = self.x
+
+
 @dataclasses.dataclass(frozen=True)
 class Frozen:
     x: Any
@@ -518,3 +526,10 @@ def test_rows_of_images_keep_their_layout() -> None:
     assert taken.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(taken, images[[0, 4]])
     assert take_rows((images.contiguous(),), torch.tensor([0, 4]))[0].is_contiguous()
+
+
+def test_what_a_dataclass_derives_is_a_column_too() -> None:
+    batch = Deriving(torch.arange(4.0), torch.arange(4))
+    taken = take_rows(batch, torch.tensor([1, 3]), 4)
+    assert taken.more.tolist() == taken.x.tolist() == [1.0, 3.0]
+    assert batch.more.tolist() == [0.0, 1.0, 2.0, 3.0]

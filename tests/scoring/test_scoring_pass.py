@@ -274,7 +274,8 @@ def masked_by_number(net: Net, x: Tensor, y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("step", "size"), [(masked_mean, 2), (masked_mean, 3), (masked_mean, 4), (masked_by_number, 2), (masked_by_number, 3)]
+    ("step", "size"),
+    [(masked_mean, 2), (masked_mean, 3), (masked_mean, 4), (masked_by_number, 2), (masked_by_number, 3)],
 )
 def test_chunks_are_of_one_scale_where_the_step_divides_by_a_count(step: Any, size: int) -> None:
     net = Net(step)

@@ -76,6 +76,7 @@ class ActivePhase:
         if self.progress(trainer) is not None or any(
             hasattr(callback, "foretells_length") for callback in cast("Any", trainer).callbacks
         ):
+            self._warn_of_never(trainer, selector)
             return
         if selector.follows_progress and self.epochs(trainer) is None:
             warnings.warn(
@@ -90,6 +91,29 @@ class ActivePhase:
                 f"(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}, "
                 f"{trainer.num_training_batches} batches an epoch). "
                 "Set max_steps or max_epochs in the Trainer, or give the bounds in epochs as integers."
+            )
+
+    def _warn_of_never(self, trainer: Trainer, selector: Selector) -> None:
+        """Warn if a training of known length is over before selection begins."""
+        length = self.epoch_length(trainer)
+        if (
+            selector.keep >= 1
+            or not length
+            or any(hasattr(callback, "foretells_length") for callback in cast("Any", trainer).callbacks)
+        ):
+            return
+        limits = [] if trainer.max_epochs is None or trainer.max_epochs < 1 else [float(trainer.max_epochs)]
+        limits += [trainer.max_steps / steps_in(trainer, length)] if trainer.max_steps > 0 else []
+        epochs = min(limits)
+        batches = round(epochs * length)
+        looked_at = {*range(0, batches, max(1, batches // 1000)), batches - 1}
+        if not any(self._active(at / length, at / batches, at) for at in looked_at):
+            warnings.warn(
+                f"Selection by {selector!r} never begins: this training has {epochs:g} epochs, and its bounds are "
+                f"warmup={self.warmup!r} (one epoch, by default, where losses are to be remembered first), "
+                f"warmup_steps={self.warmup_steps!r}, start={self.start!r}, end={self.end!r}. Train longer, or let it "
+                "begin sooner.",
+                stacklevel=2,
             )
 
     def active(self, trainer: Trainer) -> bool:

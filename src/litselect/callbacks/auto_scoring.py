@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import statistics
 import warnings
 from collections.abc import Callable
+from textwrap import shorten
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -16,6 +16,7 @@ from torch import distributed
 from litselect.callbacks.check_state import check_state
 from litselect.callbacks.epoch_pace import accumulated
 from litselect.callbacks.fidelity import Fidelity
+from litselect.callbacks.log_of import log_of
 from litselect.callbacks.process_group import world_size
 from litselect.scoring import Scores, ScoringPass
 
@@ -180,7 +181,7 @@ class AutoScoring:
         self.table = self._tabulate(plain, selected)
         if "table" not in self._shown and trainer.is_global_zero:
             self._shown.add("table")
-            logging.getLogger(package_of(trainer)).info("scoring='auto' has looked at this training:\n%s", self.table)
+            log_of(trainer).info("scoring='auto' has looked at this training:\n%s", self.table)
         if not self.pays and "warning" not in self._shown:
             self._shown.add("warning")
             goes_on = {
@@ -205,7 +206,7 @@ class AutoScoring:
         for name, found in self._found.items():
             mark = " *" if name == self.chosen else ""
             lines.append(f"{name + mark:22}{1e3 * found.seconds:9.2f}{found.overlap:9.3f}{found.correlation:12.3f}")
-        lines += [f"{name:22}{reason[:90]}" for name, reason in self._refused.items()]
+        lines += [f"{name:22}not here: {shorten(why, 100, placeholder=' ...')}" for name, why in self._refused.items()]
         lines.append(
             f"a batch: {1e3 * plain:.2f} ms without selection, {1e3 * selected:.2f} ms with it (*): selection "
             f"{'pays' if selected < plain else 'does not pay'}"
@@ -229,12 +230,6 @@ class AutoScoring:
         self.chosen, self.table, self.phase = state["chosen"], state["table"], state["phase"]
         self.pays = None if state["pays"] < 0 else bool(state["pays"])
         self._place, self._shown = state["place"], set(state["shown"])
-
-
-def package_of(trainer: Trainer) -> str:
-    """Of the two that have a Trainer, the one whose this is, or is derived from: its log is set up."""
-    homes = (kind.__module__.partition(".trainer")[0] for kind in type(trainer).__mro__)
-    return next((home for home in homes if home in ("pytorch_lightning", "lightning.pytorch")), "pytorch_lightning")
 
 
 def _typical(seconds: list[float]) -> float:

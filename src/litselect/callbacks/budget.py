@@ -15,6 +15,7 @@ import torch
 from litselect.callbacks.batch_sizes import declared_batch_size
 from litselect.callbacks.callback_base import CallbackBase
 from litselect.callbacks.check_state import check_state
+from litselect.callbacks.log_of import log_of
 from litselect.callbacks.operations import Operations
 from litselect.callbacks.prices import Prices
 from litselect.callbacks.work import Work
@@ -201,7 +202,9 @@ class Budget(CallbackBase):
             self._started = perf_counter()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn of a budget that was not spent, under which learning rates have not come to their end."""
+        """Say that it is spent; or warn that it was not, and learning rates have not come to their end."""
+        if self.progress == 1 and trainer.is_global_zero:
+            log_of(trainer).info("The budget of %.6g %s is spent.", self.amount, self.unit)
         stopped = trainer.should_stop or trainer.interrupted or cast("Any", trainer).fast_dev_run
         if self.progress < _NEARLY and not stopped:
             warnings.warn(
@@ -226,13 +229,9 @@ class Budget(CallbackBase):
     def state_dict(self) -> dict[str, Any]:
         """What is spent."""
         return {
-            "unit": self.unit,
-            "amount": self.amount,
-            "spent": self.spent,
-            "breakdown": dict(self.breakdown),
-            "began": self._began,
-            "forecast": self._forecast,
-        }
+            "unit": self.unit, "amount": self.amount, "spent": self.spent, "breakdown": dict(self.breakdown),
+            "began": self._began, "forecast": self._forecast,
+        }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from litselect.callbacks.active_phase import ActivePhase
-from litselect.callbacks.auto_scoring import package_of
 from litselect.callbacks.epoch_pace import steps_in
+from litselect.callbacks.log_of import log_of
 from litselect.callbacks.run_state import gather_ranks
 from litselect.callbacks.score_plan import ScorePlan
 from litselect.callbacks.told_length import told_length
@@ -148,7 +147,7 @@ class DefaultScoring:
     def _say(self, what: str, *values: Any) -> None:
         if self._trainer.is_global_zero:
             name = type(self._callback).__name__
-            logging.getLogger(package_of(self._trainer)).info(f"%s {what}", name, *values)
+            log_of(self._trainer).info(f"%s {what}", name, *values)
 
     # ------------------------------------------------------------------ what stands against it
 

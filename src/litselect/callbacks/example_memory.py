@@ -180,8 +180,11 @@ class ExampleMemory(ExampleTables):
         """What is known of `ids`, see `KnownScores.of`, and their classes, where the loss told them."""
         known = self.known.of(ids, names)
         labels = self._early_labels if self._froze else self._labels
-        if labels is not None and (names is None or "targets" in names):
-            known["targets"] = labels[ids.to(labels.device)].long().to(ids.device)
+        if names is None or "targets" in names:
+            if labels is not None:
+                known["targets"] = labels[ids.to(labels.device)].long().to(ids.device)
+            elif not self.knows:  # as of those that are not met yet
+                known["targets"] = torch.full_like(ids, -1)
         return known
 
     def arrive(self, trainer: Trainer, batch: Any, batch_idx: int, n: int) -> tuple[Tensor | None, Selection | None]:

@@ -57,7 +57,7 @@ class RefillQueue:
                 f"({', '.join(old)}) was followed by one of {len(new)} ({', '.join(new)}). Let every batch have one "
                 "structure, or train without refill."
             )
-        pairs = zip(self._columns, chosen, strict=True) if self._columns else ()
+        pairs = zip(self._columns, chosen, strict=True) if self._rows else ()  # of none, the shape is no matter
         self._columns = [join([_beside(old, new), new]) for old, new in pairs] or chosen
         self._rows += indices.numel()
 

@@ -47,7 +47,8 @@ class ScorePlan:
         if not all(isinstance(age, int) for age in ages) or self.rescore_every < 1 or self.max_age < 0:
             raise ValueError(
                 f"Expected rescore_every >= 1 and max_age >= 0, numbers of epochs, but got rescore_every="
-                f"{self.rescore_every!r} and max_age={self.max_age!r}. Leave them out to score every batch."
+                f"{self.rescore_every!r} and max_age={self.max_age!r}. To score every batch pass "
+                "scoring=ScoringPass() alone."
             )
         if (self.free + (self.rescore_every > 1) + (self.max_age > 0) + (self.every > 1)) > 1:
             raise ValueError(
@@ -66,7 +67,7 @@ class ScorePlan:
         if not (isinstance(scoring, ScoringPass) or scoring in ("ledger", "auto")):
             raise TypeError(
                 f'Expected scoring to be a ScoringPass, "ledger" or "auto", but got {scoring!r}. '
-                "Leave it out for a plain scoring pass."
+                "A pass over every batch is scoring=ScoringPass()."
             )
         every = scoring.every if isinstance(scoring, ScoringPass) else 1
         return cls(scoring == "ledger", rescore_every, max_age, every, keeps, blind)

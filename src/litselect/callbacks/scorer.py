@@ -13,7 +13,9 @@ from litselect.callbacks.nonfinite import looked_up
 from litselect.callbacks.quiet import quiet
 from litselect.callbacks.reused_forward import ReusedForward
 from litselect.scoring import CaptureError, Scores, ScoringPass
+from litselect.scoring.capture_check import REMEDY
 from litselect.scoring.no_trace import TraceMemory
+from litselect.scoring.predictions import predictions
 from litselect.scoring.rows import take_rows
 
 if TYPE_CHECKING:
@@ -139,24 +141,28 @@ class Scorer:
         }  # fmt: skip
         scoring = self.reused or callback.scoring
         with quiet(trainer, module), trainer.precision_plugin.train_step_context():
-            if callback.auto is not None and callback.auto.phase == "options" and self._selecting:
-                scores = self._score_in_all_ways(batch, n, source)
-            else:
-                scores = scoring.examine(module, batch, n, **source)
-                callback.counters.scored += n * counted
-            if scores is not None and not callback.verified:
-                callback.checks += 1
-                settled = scoring.verify(module, batch, n, scores.losses, **source)
-                callback.verified = settled or callback.checks == _CHECKS
-                if callback.memory is not None:
-                    callback.memory.doubts.look(scores)
+            try:
+                if callback.auto is not None and callback.auto.phase == "options" and self._selecting:
+                    scores = self._score_in_all_ways(batch, n, source)
+                else:
+                    scores = scoring.examine(module, batch, n, **source)
+                    callback.counters.scored += n * counted
+                if scores is not None and not callback.verified:
+                    callback.checks += 1
+                    settled = scoring.verify(module, batch, n, scores.losses, **source)
+                    callback.verified = settled or callback.checks == _CHECKS
+                    if callback.memory is not None:
+                        callback.memory.doubts.look(scores)
+            except CaptureError as error:
+                if REMEDY not in str(error) or callback.memory is None or not callback.memory.plan.overhears:
+                    raise
+                raise CaptureError(f"{error} Beside either pass rescore_every=2: no step can be overheard.") from error
         if scores is None and manual:
             raise CaptureError(
                 f"{type(module).__name__} optimizes manually, but its training_step ended before a backward was seen. "
                 "Call `self.manual_backward(loss)`, or define `example_losses(self, batch)`."
             )
-        wanted = self._wants & {"logits", "targets"}
-        if scores is not None and (missing := sorted(wanted - scores.given().keys())):
+        if scores is not None and (missing := _missing(scores, self._wants)):
             raise CaptureError(
                 f"{callback.selector!r} needs {' and '.join(missing)}, which are read off the cross-entropy that "
                 f"training_step computes, but {type(module).__name__} computes none over {n} rows of logits (or has "
@@ -177,3 +183,11 @@ class Scorer:
 
         assert callback.auto is not None
         return callback.auto.measure(score, callback.selector.count(n), self._module.device)
+
+
+def _missing(scores: Scores, wants: frozenset[str]) -> list[str]:
+    """What a selector wants of the logits, and these scores can't tell."""
+    missing = (wants & {"logits", "targets"}) - scores.given().keys()
+    if "confidences" in wants and predictions(scores) is None:
+        missing |= {"confidences"}
+    return sorted(missing)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from litselect.callbacks.batch_sizes import declared_batch_size, fewest_rows
+from litselect.callbacks.batch_sizes import declared_batch_size, fewest_rows, warn_of_whole_batches
 from litselect.callbacks.chosen import Chosen, present
 from litselect.callbacks.finite_guard import FiniteGuard
 from litselect.callbacks.kept import count_kept
@@ -65,6 +65,8 @@ class SelectionSession:
             callback.proxy = callback.proxy or ProxyTraining(callback.scoring, callback.loss_fn)
             callback.proxy.place(module.device)
         self._minimum = fewest_rows(module)
+        if not callback.across_ranks or trainer.world_size == 1:
+            warn_of_whole_batches(trainer, callback.selector, self._least(self._minimum))
         self.patch = LoopPatch(
             trainer,
             self._choose,

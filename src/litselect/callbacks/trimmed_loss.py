@@ -70,5 +70,7 @@ class TrimmedLoss(ExampleSelection):
             )
         kept = (1 - noise) / (1 - noise * uniform) if keep is None else keep
         law = NoiseGuard(RandomSubset(kept, seed=seed), noise, ramp=ramp)
-        given: dict[str, Any] = {"scoring": "ledger", "warmup": 0, **settings}
+        given: dict[str, Any] = {"warmup": 0, **settings}
+        if not {"rescore_every", "max_age"} & settings.keys():
+            given.setdefault("scoring", "ledger")
         super().__init__(Mixture(law, uniform), **given)

@@ -27,7 +27,8 @@ def children_of(node: Any) -> dict[Any, Any] | None:
     if isinstance(node, (list, tuple)):
         return dict(enumerate(cast("list[Any]", node)))
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
-        return {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+        fields = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+        return {**fields, **getattr(node, "__dict__", {})}  # and what `__post_init__` derived of them
     return None
 
 
