@@ -100,7 +100,10 @@ def _statement(group: Group, arm: str, other: str, difference: Spread, p_value: 
     if difference.count < 2:
         verdict = f"{difference.mean:+.2f} points on one seed, which says nothing about the spread: no claim"
     elif difference.tells_nothing:
-        verdict = f"{difference.mean:+.2f} points on each of {difference.count} seeds, which is chance: no claim"
+        verdict = (
+            f"{difference.mean:+.2f} points on each of {difference.count} seeds; that they agree so is a coincidence, "
+            "which leaves no spread to test against: no claim"
+        )
     elif low <= 0 <= high:
         verdict = f"no difference beyond the spread ({difference.mean:+.2f} points, {found})"
     elif p_value >= 1 - CONFIDENCE:

@@ -1,6 +1,6 @@
 """Online example selection for Lightning.
 
-Score every example of a batch with a cheap forward pass, backprop only the chosen ones. The parts live in
+Backprop only the examples of a batch that are worth it, by remembered losses or a cheap forward pass. The parts live in
 `litselect.selectors` (which rows), `litselect.scoring` (where a score comes from) and `litselect.callbacks`
 (where it meets a Trainer). This file imports nothing, so that `import litselect.selectors` stays light.
 """

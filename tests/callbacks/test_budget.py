@@ -1,6 +1,7 @@
 """A budget is spent to the end in its unit, the learning rate with it, and nothing else of the Trainer changes."""
 
 import json
+import logging
 import math
 import time
 import warnings
@@ -83,6 +84,15 @@ def test_training_ends_with_the_batch_that_spends_the_rest(
     assert budget.progress == 1
     assert sum(budget.breakdown.values()) == pytest.approx(spent) or "before" in budget.breakdown
     assert trainer.max_epochs == -1  # the user's own
+
+
+def test_a_budget_that_is_spent_says_so(solo: Kit, caplog: pytest.LogCaptureFixture) -> None:
+    for amount, said in ((64, ["The budget of 64 candidates is spent."]), (10_000, [])):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "pytorch_lightning"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of one that is not
+            solo.fit(solo.make(Classifier), Budget(candidates=amount), data=loader(32, 8), max_epochs=9)
+        assert [r.getMessage() for r in caplog.records if "budget" in r.getMessage()] == said
 
 
 def test_seconds_pass_in_training_alone(solo: Kit) -> None:

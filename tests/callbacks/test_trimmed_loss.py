@@ -51,3 +51,11 @@ def test_settings_are_handed_on() -> None:
 def test_a_wrong_share_is_refused(noise: Any) -> None:
     with pytest.raises(ValueError, match=r"in \(0, 1\), but got .* use no TrimmedLoss"):
         TrimmedLoss(noise)
+
+
+def test_rescoring_takes_the_place_of_remembered_losses(solo: Any) -> None:
+    """As the error for losses that are written by hand says."""
+    callback = TrimmedLoss(0.25, rescore_every=2)
+    assert not callback.plan.free
+    solo.fit(solo.make(Classifier), callback, data=loader(32, 8), max_epochs=4)
+    assert callback.counters.scored == 2 * 32

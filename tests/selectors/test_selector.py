@@ -191,3 +191,11 @@ def test_keep_must_be_a_number() -> None:
     with pytest.raises(ValueError, match=r"must be in \(0, 1\], but got '0\.3'"):
         RandomSubset("0.3")  # type: ignore[arg-type] - as from a command line
     assert RandomSubset(np.float32(0.5)).keep == 0.5  # type: ignore[arg-type] - as from an array
+
+
+@pytest.mark.parametrize("wrong", [torch.tensor([True, False, True]), torch.tensor([0.0, 2.0])])
+def test_a_mask_is_no_selection(wrong: Tensor) -> None:
+    selection = object.__new__(Selection)  # whose making checks shapes and types in tests alone
+    object.__setattr__(selection, "indices", wrong)
+    with pytest.raises(TypeError, match=r"positions of the chosen candidates.*pass Selection\(mask\.nonzero"):
+        selection.__post_init__()

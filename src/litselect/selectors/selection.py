@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
@@ -20,11 +22,21 @@ class Selection:
             the mean of ``weights * losses[indices]`` estimates the mean loss over all candidates without bias.
         inclusion: ``[k]`` float, the probabilities with which the chosen rows were drawn, where the selector knows
             them.
+
+    Raises:
+        TypeError: if `indices` are a mask, or scores.
     """
 
     indices: Int[Tensor, " kept"]
     weights: Float[Tensor, " kept"] | None = None
     inclusion: Float[Tensor, " kept"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.indices.dtype is torch.bool or self.indices.is_floating_point():
+            raise TypeError(
+                f"A Selection holds the positions of the chosen candidates, which are integers, but got "
+                f"{self.indices.dtype}. For a mask pass Selection(mask.nonzero().squeeze(1))."
+            )
 
     @classmethod
     def of(
