@@ -46,6 +46,14 @@ class Outcome:
         with file.open(newline="") as rows:
             return list(csv.DictReader(rows))
 
+    def end(self) -> dict[str, float]:
+        """Where the learning curve ends: after the last epoch; empty if that is not evaluated on the same images."""
+        accuracy = "test_accuracy" if self.summary["learning_curve_on"] == "test set" else "val_accuracy"
+        if accuracy not in self.summary:
+            return {}
+        names = {"trained": "examples_trained", "seconds": "seconds", "accuracy": accuracy}
+        return {column: float(self.summary[name]) for column, name in names.items()}
+
     def curve(self) -> list[dict[str, float]]:
         """The learning curve: a dict of the columns of `curve.csv` per evaluation; empty without any."""
         if not (self.folder / self.summary["learning_curve"]).exists():

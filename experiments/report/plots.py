@@ -39,9 +39,12 @@ def learning_curves(group: Group, file: Path) -> Figure:
 
 
 def _line(panel: Any, outcomes: list[Outcome], column: str, arm: str, look: Look, band: float) -> None:
-    """Draws one arm; evaluations of the seeds are matched by their number."""
+    """Draws one arm; evaluations of the seeds are matched by their number, but the last is that of each one's end."""
     floor = 50 / outcomes[0].summary["test_examples"]  # half an example: zero has no place on a log axis
     points = list(zip(*(outcome.curve() for outcome in outcomes), strict=False))
+    ends = tuple(outcome.end() for outcome in outcomes)
+    if all(ends) and not (points and points[-1][0]["trained"] >= ends[0]["trained"]):
+        points.append(ends)  # epochs of an arm that selects are short: its last evaluation may be long before
     x = [statistics.fmean(row[column] for row in rows) for rows in points]
     errors = [Spread.of([max(100 * (1 - row["accuracy"]), floor) for row in rows]) for rows in points]
     deviation = [0.0 if math.isnan(error.std) else error.std for error in errors]
@@ -52,6 +55,9 @@ def _line(panel: Any, outcomes: list[Outcome], column: str, arm: str, look: Look
         label=f"{arm} (n={len(outcomes)})",
         linestyle=look.linestyle,
         linewidth=1.8,
+        marker="o",
+        markevery=[len(x) - 1] if x else 1,
+        markersize=4,
     )
     panel.fill_between(
         x,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
+from experiments.report import plots
 from experiments.report.content import groups, statements, table
 from experiments.report.document import Document, Section, Table
 from experiments.report.html import to_html
@@ -27,6 +28,24 @@ def verdicts(uniform: list[float], other: list[float]) -> list[str]:
     outcomes += [outcome("other", seed, value, flops=150) for seed, value in enumerate(other)]
     (group,) = groups(outcomes)
     return statements(group)
+
+
+@pytest.mark.parametrize("evaluated", [[4, 10], [4], []], ids=str)
+@pytest.mark.parametrize("on", ["test set", "validation split"])
+def test_learning_curves_end_where_training_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluated: list[int], on: str
+) -> None:
+    """Not at the last evaluation within it, which of short epochs is long before."""
+    monkeypatch.setattr(plots, "save", lambda figure, *_: figure)
+    summary = {**outcome("uniform", 0, 0.75).summary, "test_examples": 100, "val_accuracy": 0.5}
+    summary |= {"learning_curve": "curve.csv", "learning_curve_on": on}
+    lines = ["trained,seconds,accuracy", *(f"{trained},{trained / 5},0.{trained:02}" for trained in evaluated)]
+    (tmp_path / "curve.csv").write_text("\n".join(lines))
+    (group,) = groups([Outcome("uniform", "candidates", 5, seed, tmp_path, summary) for seed in (0, 1)])
+    (line,) = plots.learning_curves(group, tmp_path / "curves.png").axes[0].get_lines()
+    end = 90 if evaluated == [4, 10] else 25 if on == "test set" else 50
+    assert list(line.get_xdata()) == sorted({*evaluated, 10})
+    assert line.get_ydata()[-1] == pytest.approx(end)
 
 
 def test_spread_against_scipy() -> None:
