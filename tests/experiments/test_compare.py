@@ -86,7 +86,8 @@ def test_a_cell_is_what_train_would_do(application: Command, tmp_path: Path) -> 
     assert alone["selection"] == "random_subset"
 
 
-def test_finished_cells_are_kept(application: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_training(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the cells' folders that would be trained from now on; there are results in them all the same."""
     runs: list[str] = []
 
     def run(request: Any, *_: Any) -> dict[str, Any]:
@@ -95,12 +96,18 @@ def test_finished_cells_are_kept(application: Command, monkeypatch: pytest.Monke
         write_json(request.out / "summary.json", made)
         return made
 
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(compare, "write_report", lambda *_, **__: None)
+    return runs
+
+
+def test_finished_cells_are_kept(application: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = _without_training(monkeypatch)
+
     def call(*more: str) -> int:
         assert application("compare", *SMALL, "units=candidates", *more) == 0
         return len(runs)
 
-    monkeypatch.setattr(runner, "run", run)
-    monkeypatch.setattr(compare, "write_report", lambda *_, **__: None)
     assert call() == 4
     assert call() == 4
     assert call("seeds=3") == 6  # only the third seed is new
@@ -114,16 +121,8 @@ def test_finished_cells_are_kept(application: Command, monkeypatch: pytest.Monke
 def test_cells_of_an_own_selector_are_kept_while_that_is_what_it_was(
     application: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    runs: list[str] = []
+    runs = _without_training(monkeypatch)
 
-    def run(request: Any, *_: Any) -> dict[str, Any]:
-        runs.append(request.out.name)
-        made = {"test_accuracy": 0.5, "seconds": 1.0}
-        write_json(request.out / "summary.json", made)
-        return made
-
-    monkeypatch.setattr(runner, "run", run)
-    monkeypatch.setattr(compare, "write_report", lambda *_, **__: None)
     monkeypatch.syspath_prepend(tmp_path)
     own = tmp_path / "selector_of_this_test.py"
     arm = 'selections=[uniform,{own: "top_loss selection.selector._target_=selector_of_this_test.Own"}]'
