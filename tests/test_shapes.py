@@ -52,7 +52,7 @@ def test_a_shape_that_cannot_be_resolved_is_no_any() -> None:
 
 @pytest.mark.usefixtures("any_shape")
 def test_the_fixture_lifts_the_check() -> None:
-    Selection(torch.zeros(2, 2))
+    Selection(torch.zeros(2, 2, dtype=torch.int64))
 
 
 def test_no_annotated_function_is_forgotten() -> None:

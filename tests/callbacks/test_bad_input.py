@@ -90,7 +90,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "loss_fn": (lambda: SelectiveBackprop(loss_fn=3), "loss_fn to be a function, such as lambda module, batch"),
     "ids": (lambda: SelectiveBackprop(ids="id"), r"ids to be a function, such as lambda batch: batch\[.*'id'"),
     "rescore_every": (lambda: SelectiveBackprop(rescore_every=1.5), "numbers of epochs, but got rescore_every=1.5"),
-    "max_age": (lambda: SelectiveBackprop(max_age=0.5), "max_age=0.5. Leave them out"),
+    "max_age": (lambda: SelectiveBackprop(max_age=0.5), "max_age=0.5. To score every batch"),
     "warmup_steps": (lambda: SelectiveBackprop(warmup_steps=1.5), "number of batches >= 0, but got 1.5"),
     "start": (lambda: SelectiveBackprop(start="x"), "`start` to be a fraction.*but got 'x'"),
     "end": (lambda: SelectiveBackprop(end=0), "must end after it starts, but got start=0.0 and end=0"),

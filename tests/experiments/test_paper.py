@@ -34,7 +34,7 @@ def composed(paper: str, *more: str, application: str = "train") -> DictConfig:
 @pytest.mark.parametrize("paper", PAPERS)
 def test_a_comparison(application: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paper: str) -> None:
     root = write(PAPERS[paper], tmp_path, monkeypatch)
-    assert application("compare", f"experiment={paper}", root, *SMALL, "budget=1", "seeds=1") == 0
+    assert application("compare", f"experiment={paper}", root, *SMALL, "budget=6", "seeds=1") == 0
     with (tmp_path / "run" / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["selection"] for row in rows] == ARMS
