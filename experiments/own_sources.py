@@ -39,7 +39,7 @@ def _file_of(target: str) -> Path | None:
     while name and name.partition(".")[0] not in _PACKAGES:
         try:
             spec = importlib.util.find_spec(name)
-        except (ImportError, ValueError):  # its parent is no package
+        except Exception:  # its parent is no package, or can't be imported: of that the run tells
             spec = None
         if spec is not None:
             return Path(spec.origin).resolve() if spec.origin and spec.has_location else None

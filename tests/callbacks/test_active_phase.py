@@ -209,3 +209,32 @@ def test_selection_that_never_begins_is_warned_of(solo: Any, name: str) -> None:
         solo.fit(solo.make(Classifier), make(), data=loader(40, 8), max_epochs=epochs, **more)
     more = {name: steps * 4 for name, steps in more.items()}
     solo.fit(solo.make(Classifier), make(), data=loader(40, 8), max_epochs=12, **more)  # begins: no warning is an error
+
+
+class TwoOptimizers(Classifier):
+    """Each of which makes a step of every batch, by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def configure_optimizers(self) -> Any:
+        return [torch.optim.SGD([parameter], 0.1) for parameter in self.net.parameters()]
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        self.manual_backward(super().training_step(batch, batch_idx))
+        for optimizer in self.optimizers():
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"max_steps": 1}, {"fast_dev_run": True}, {"max_steps": 4, "max_epochs": -1}], ids=str
+)
+@pytest.mark.parametrize("module", [Classifier, TwoOptimizers])
+def test_trainings_of_a_few_batches(solo: Any, module: Any, settings: Any) -> None:
+    """Of less than one, by the steps of two optimizers."""
+    net = solo.make(module)
+    solo.fit(net, ExampleSelection(TopLoss(0.5)), data=loader(16, 8), **settings)
+    assert {len(ids) for ids in net.steps} == {4}
+    solo.fit(solo.make(module), ExampleSelection(TopLoss(0.5), start=0.5), data=loader(16, 8), fast_dev_run=True)

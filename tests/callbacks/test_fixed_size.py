@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from litselect.callbacks import ExampleSelection, SelectiveBackprop
 from litselect.scoring import CaptureError, ScoringPass
-from litselect.selectors import KeepAll, LossPercentile, RandomSubset, Selection, Selector, TopLoss
+from litselect.selectors import KeepAll, LossPercentile, RandomSubset, Scheduled, Selection, Selector, TopLoss
 from tests.callbacks.kit import CLASSES, WIDTH, Classifier, differences, loader, rows, weights
 
 
@@ -449,6 +450,14 @@ SMALL: Any = {
 @pytest.mark.parametrize("name", SMALL)
 def test_batches_of_which_nothing_can_be_left_out_are_warned_of(solo: Any, name: str) -> None:
     module, make, size = SMALL[name]
-    with pytest.warns(UserWarning, match=rf"leaves nothing out: at least {size} of.*and a batch has {size}"):
+    with pytest.warns(UserWarning, match=rf"leaves nothing out of a batch of {size} row"):
         solo.fit(solo.make(module), make(), data=loader(8, size))
     solo.fit(solo.make(module), make(), data=loader(8, 4))  # a warning is an error
+
+
+def test_batches_that_only_seem_so_small_are_not_warned_of(solo: Any) -> None:
+    """Ready-made ones, which a loader counts as rows; a share that shrinks. A warning is an error."""
+    made = DataLoader([rows(8), rows(8)], batch_size=1, collate_fn=lambda batches: batches[0])
+    solo.fit(solo.make(Classifier), ExampleSelection(TopLoss(keep=0.5)), data=made)
+    shrinking = Scheduled(TopLoss(keep=0.5), keep=(0.95, 0.25))
+    solo.fit(solo.make(Classifier), ExampleSelection(shrinking), data=loader(16, 8), max_epochs=4)

@@ -48,6 +48,21 @@ def test_learning_curves_end_where_training_does(
     assert line.get_ydata()[-1] == pytest.approx(end)
 
 
+def test_learning_curves_of_unequal_length_end_at_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "save", lambda figure, *_: figure)
+    summary = {**outcome("uniform", 0, 0.75).summary, "test_examples": 100, "learning_curve": "curve.csv"}
+    outcomes = list[Outcome]()
+    for seed, evaluated in enumerate([[10], [4, 10]]):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        lines = ["trained,seconds,accuracy", *(f"{trained},{trained / 5},0.{trained:02}" for trained in evaluated)]
+        (folder / "curve.csv").write_text("\n".join(lines))
+        outcomes.append(Outcome("uniform", "candidates", 5, seed, folder, {**summary, "learning_curve_on": "test set"}))
+    (group,) = groups(outcomes)
+    (line,) = plots.learning_curves(group, tmp_path / "curves.png").axes[0].get_lines()
+    assert line.get_ydata()[-1] == pytest.approx(25)
+
+
 def test_spread_against_scipy() -> None:
     values = [1.0, 2.5, 4.0, 3.5]
     spread = Spread.of(values)

@@ -1,6 +1,7 @@
 """Losses per example out of steps that know nothing of them."""
 
 import copy
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -234,6 +235,10 @@ STEPS: dict[str, tuple[Callable[[], Any], Tensor]] = {
     "reduced twice": (reduced_twice, CE**2 + 1.5 * CE),
     "sum times one over n": (lambda: F.cross_entropy(X, Y, reduction="sum") * (1 / N) + F.mse_loss(Z, W), CE + MSE),
     "a tenth of a sum": (lambda: 0.1 * F.cross_entropy(X, Y, reduction="sum") + F.mse_loss(Z, W), 0.1 * CE + MSE),
+    "sum times minus one over n": (
+        lambda: -(F.cross_entropy(X, Y, reduction="sum") * (-1 / N)) + F.mse_loss(Z, W),
+        CE + MSE,
+    ),
     "penalty on parameters": (lambda: F.cross_entropy(X, Y) + F.mse_loss(TABLE, TABLE + 1, reduction="sum"), CE),
     "penalty on parameters, unreduced": (
         lambda: F.cross_entropy(X, Y) + F.l1_loss(TABLE * 0, TABLE, reduction="none").sum(),
@@ -463,3 +468,15 @@ def test_compiled_modules(what: str, backend: str) -> None:
     assert losses is not None
     close(losses, torch.stack([plain((X[[i]], Y[[i]])) for i in range(N)]))
     step((X, Y)).backward()
+
+
+@pytest.mark.parametrize("n", [10, 16])
+def test_minus_one_over_n_is_as_good(n: int) -> None:
+    """Of ten, that is a number of two digits."""
+    x, y = torch.randn(n, 4), torch.arange(n) % 4
+    found = capture(lambda: F.nll_loss(x.log_softmax(1), y, reduction="sum") * (-1 / n), n)
+    close(found, -F.cross_entropy(x, y, reduction="none"))
+
+
+def test_a_factor_that_is_no_number_makes_losses_that_are_none() -> None:
+    assert capture(lambda: F.cross_entropy(X, Y, reduction="sum") * math.nan + F.mse_loss(Z, W)).isnan().all()

@@ -533,3 +533,18 @@ def test_what_a_dataclass_derives_is_a_column_too() -> None:
     taken = take_rows(batch, torch.tensor([1, 3]), 4)
     assert taken.more.tolist() == taken.x.tolist() == [1.0, 3.0]
     assert batch.more.tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+@dataclasses.dataclass
+class Describing(Plain):
+    """With something of the whole batch that is no field."""
+
+    def __post_init__(self) -> None:
+        self.classes, self.itself = torch.arange(3), self
+
+
+def test_what_a_dataclass_derives_of_the_whole_batch_is_handed_on() -> None:
+    batch = Describing(torch.arange(4.0), torch.arange(4))
+    assert count_rows(batch) == 4
+    taken = take_rows(batch, torch.tensor([1, 3]), 4)
+    assert (taken.y.tolist(), taken.classes.tolist()) == ([1, 3], [0, 1, 2])

@@ -95,24 +95,29 @@ class ActivePhase:
 
     def _warn_of_never(self, trainer: Trainer, selector: Selector) -> None:
         """Warn if a training of known length is over before selection begins."""
-        length = self.epoch_length(trainer)
+        length, others = self.epoch_length(trainer), cast("list[Any]", cast("Any", trainer).callbacks)
+        varies = not trainer.lightning_module.automatic_optimization or any(
+            hasattr(callback, "get_accumulate_grad_batches") for callback in others
+        )
         if (
             selector.keep >= 1
             or not length
-            or any(hasattr(callback, "foretells_length") for callback in cast("Any", trainer).callbacks)
+            or cast("Any", trainer).fast_dev_run
+            or any(hasattr(callback, "foretells_length") for callback in others)
+            or (trainer.max_steps > 0 and varies)  # who knows how many batches make so many steps
         ):
             return
         limits = [] if trainer.max_epochs is None or trainer.max_epochs < 1 else [float(trainer.max_epochs)]
         limits += [trainer.max_steps / steps_in(trainer, length)] if trainer.max_steps > 0 else []
         epochs = min(limits)
-        batches = round(epochs * length)
+        batches = max(1, math.ceil(epochs * length))
         looked_at = {*range(0, batches, max(1, batches // 1000)), batches - 1}
         if not any(self._active(at / length, at / batches, at) for at in looked_at):
+            first = " Before losses can be remembered, an epoch trains all rows." if self.warmup == 1 else ""
             warnings.warn(
                 f"Selection by {selector!r} never begins: this training has {epochs:g} epochs, and its bounds are "
-                f"warmup={self.warmup!r} (one epoch, by default, where losses are to be remembered first), "
-                f"warmup_steps={self.warmup_steps!r}, start={self.start!r}, end={self.end!r}. Train longer, or let it "
-                "begin sooner.",
+                f"warmup={self.warmup!r}, warmup_steps={self.warmup_steps!r}, start={self.start!r}, end={self.end!r}."
+                f"{first} Train longer, or let it begin sooner.",
                 stacklevel=2,
             )
 

@@ -27,22 +27,20 @@ def declared_batch_size(trainer: Trainer) -> int:
     return next((size for size in sizes if isinstance(size, int)), 0)
 
 
-def warn_of_whole_batches(trainer: Trainer, selector: Selector, fewest: int) -> None:
-    """Warn if batches are so small that all of each is trained.
+def warn_of_whole_batches(selector: Selector, n: int, fewest: int) -> None:
+    """Warn if a batch is so small that all of it is trained.
 
     Args:
-        trainer: whose batches they are; of several loaders' nothing is said.
         selector: what chooses.
+        n: rows of the batch.
         fewest: how many are trained at the least, whatever it chooses.
     """
-    alone = len(cast("Any", trainer.fit_loop)._combined_loader.flattened) == 1
-    n = declared_batch_size(trainer) if alone else 0
-    least = fewest if selector.probabilistic else max(fewest, selector.count(n))
-    if selector.keep < 1 and 0 < n <= least:
-        why = "batch statistics need two" if fewest == 2 else "no step is made of none"
-        remedy = "Enlarge the batches" + (", or collect rows with refill=True." if selector.probabilistic else ".")
-        warnings.warn(
-            f"{selector!r} leaves nothing out: at least {least} of the rows of a batch are trained ({why}), and a "
-            f"batch has {n}. {remedy}",
-            stacklevel=2,
-        )
+    count = 0 if selector.probabilistic else selector.count(n)
+    if selector.keep >= 1 or selector.follows_progress or n > max(count, fewest):
+        return
+    why = f"keep={selector.keep:.3g} of {n} rows is rounded to {count}" if count >= n else "batch statistics need two"
+    why = "no step is made of none" if n == 1 else why
+    remedy = "Enlarge the batches" + (", or collect rows with refill=True." if selector.probabilistic else ".")
+    warnings.warn(
+        f"{selector!r} leaves nothing out of a batch of {n} row{'s' * (n > 1)}: {why}. {remedy}", stacklevel=2
+    )

@@ -106,7 +106,8 @@ class Scorer:
         memory.see(ids)
         source = memory.plan.source(self._trainer.current_epoch, batch_idx)
         chooses = looks and selecting and not chosen
-        if not callback.verified and (looks or memory.plan.overhears) and (source == "ledger" or not chooses):
+        checks = not callback.verified and (looks or memory.plan.overhears) and (source == "ledger" or not chooses)
+        if checks and not (callback.scoring.mode == "train" and n < fewest_rows(self._module)):
             self._score(batch, batch_idx, n, counted=False)  # a check of the capture, whose scores no one needs
         if not chooses:
             return {}

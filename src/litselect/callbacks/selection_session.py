@@ -54,7 +54,7 @@ class SelectionSession:
         self._watch = Stopwatch(callback.counters, module.device)
         self._chosen: Chosen | None = None
         self._ids: Tensor | None = None  # of the newest batch's candidates
-        self._looks = self._selecting = self._arrived = False
+        self._looks = self._selecting = self._selected = self._arrived = False
         self._auto = callback.auto
         self._rank = trainer.global_rank
         self._batch_size = declared_batch_size(trainer)
@@ -65,8 +65,6 @@ class SelectionSession:
             callback.proxy = callback.proxy or ProxyTraining(callback.scoring, callback.loss_fn)
             callback.proxy.place(module.device)
         self._minimum = fewest_rows(module)
-        if not callback.across_ranks or trainer.world_size == 1:
-            warn_of_whole_batches(trainer, callback.selector, self._least(self._minimum))
         self.patch = LoopPatch(
             trainer,
             self._choose,
@@ -141,6 +139,10 @@ class SelectionSession:
             self._auto.begin(self.trainer)
         selects = self._looks and (self._auto is None or self._auto.selects)
         self._selecting = self.selection is not None or selects
+        if self._selecting and not self._selected:
+            self._selected = True
+            if self.candidates and (not callback.across_ranks or self.trainer.world_size == 1):
+                warn_of_whole_batches(callback.selector, self.candidates, self._least(self.candidates))
         progress, epochs = callback.phase.progress(self.trainer), callback.phase.epochs(self.trainer)
         callback.selector.at(progress, self.trainer.current_epoch, epochs)
         known = self._scorer.know(

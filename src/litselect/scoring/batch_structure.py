@@ -28,7 +28,9 @@ def children_of(node: Any) -> dict[Any, Any] | None:
         return dict(enumerate(cast("list[Any]", node)))
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         fields = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
-        return {**fields, **getattr(node, "__dict__", {})}  # and what `__post_init__` derived of them
+        lengths = {len(value) for value in fields.values() if not _is_whole(value)}
+        derived = {name: value for name, value in getattr(node, "__dict__", {}).items() if not _is_whole(value)}
+        return {**fields, **{name: value for name, value in derived.items() if len(value) in lengths}}
     return None
 
 

@@ -49,9 +49,10 @@ class LossCapture(TorchFunctionMode):
     An example's part of a mean is the mean over its own elements (pixels, tokens), ignored ones left out: what the
     loss would be for a batch of that example alone. Class weights stay factors. A sum counts as a mean once the step
     divides it by a tensor, or by a whole number that may be one of examples or elements: of at least half of `n` (fewer
-    are left by few masks; smaller ones are factors), or multiplies it by one over such a number. But ``0.1 * sum`` is a
-    mean over ten only where there are ten. `sum / n + mean` then weighs both parts as the step does. Over a count of
-    elements, an example's part is the larger the more of them it has: n of its sum over the count.
+    are left by few masks; smaller ones are factors), or multiplies it by one over such a number. But what may be
+    written by hand, of two digits as in ``0.1 * sum``, is a factor, unless there are just so many (ten) of either.
+    `sum / n + mean` then weighs both parts as the step does. Over a count of elements, an example's part is the larger
+    the more of them it has: n of its sum over the count.
 
     Args:
         n: the number of examples in the batch.
@@ -185,9 +186,11 @@ class LossCapture(TorchFunctionMode):
         if func in _DIVISIONS:
             return args[1] if id(args[0]) in self._sums and self._counts_examples(args[1]) else None
         factor = args[1] if id(args[0]) in self._sums else args[0]
-        if func not in _PRODUCTS or not isinstance(factor, float) or not factor:
+        if func not in _PRODUCTS or not isinstance(factor, float) or not 1e-12 < abs(factor) < 1:
             return None
-        written = float(f"{factor:.2g}") == factor and round(1 / factor) not in self._sizes  # by hand, such as 0.05
+        written = (
+            float(f"{factor:.2g}") == factor and round(abs(1 / factor)) not in self._sizes
+        )  # by hand, such as 0.05
         return None if written or not self._counts_examples(1 / factor) else 1 / factor
 
     def _of_first_chunk(self, count: Any) -> Any:
