@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from litselect.callbacks import ExampleSelection
+from litselect.scoring import ScoringPass
 from litselect.selectors import KeepUnlearned
 from tests.callbacks.kit import CLASSES, WIDTH, Classifier, loader
 
@@ -44,3 +45,19 @@ def test_of_small_batches_no_more_is_kept(solo: Any, module: type, size: int) ->
         assert callback.counters.seen == 21 * 96, "all are candidates, those that are not loaded too"
     assert trained[0] == pytest.approx(trained[1], abs=size)
     assert trained[0] < 4 * 96
+
+
+@pytest.mark.filterwarnings("ignore:The losses are all alike")
+def test_one_row_is_not_scored_with_batch_statistics_to_be_checked(solo: Any) -> None:
+    """A second fit checks its losses again, at once, on what was chosen before loading."""
+    labels = torch.arange(96) % CLASSES
+    data = TensorDataset(10 * torch.nn.functional.one_hot(labels, WIDTH).float(), labels, torch.arange(96))
+    selects = ExampleSelection(
+        KeepUnlearned(floor=0.05), scoring=ScoringPass(mode="train"), rescore_every=100, refill=True
+    )
+    net, trainer = solo.make(Normed, lr=1.0), solo.trainer(selects, max_epochs=12)
+    trainer.fit(net, DataLoader(data, 2))
+    trainer.fit_loop.max_epochs = 16
+    trainer.fit(net, DataLoader(data, 2))
+    assert 1 not in net.passes
+    assert selects.counters.seen == 16 * 96
