@@ -43,8 +43,8 @@ def _line(panel: Any, outcomes: list[Outcome], column: str, arm: str, look: Look
     floor = 50 / outcomes[0].summary["test_examples"]  # half an example: zero has no place on a log axis
     points = list(zip(*(outcome.curve() for outcome in outcomes), strict=False))
     ends = tuple(outcome.end() for outcome in outcomes)
-    last = points[-1] if points else [{"trained": -1.0}] * len(ends)
-    if all(ends) and any(row["trained"] < end["trained"] for row, end in zip(last, ends, strict=True)):
+    reached = points and all(row["trained"] >= end.get("trained", 0) for row, end in zip(points[-1], ends, strict=True))
+    if all(ends) and not reached:
         points.append(ends)  # epochs of an arm that selects are short: its last evaluation may be long before
     x = [statistics.fmean(row[column] for row in rows) for rows in points]
     errors = [Spread.of([max(100 * (1 - row["accuracy"]), floor) for row in rows]) for rows in points]

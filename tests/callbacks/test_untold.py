@@ -47,7 +47,7 @@ class ByHandAndTold(ByHand):
 
 
 def test_the_remedy_for_losses_by_hand_is_one(solo: Any) -> None:
-    made = lambda **settings: ExampleSelection(KeepUnlearned(), **settings)  # noqa: E731
     with pytest.raises(CaptureError, match=r"Define `example_losses.*Beside either pass rescore_every=2"):
-        solo.fit(solo.make(ByHand), made(), data=loader(), max_epochs=4)
-    solo.fit(solo.make(ByHandAndTold), made(rescore_every=2), data=loader(), max_epochs=4)
+        solo.fit(solo.make(ByHand), ExampleSelection(KeepUnlearned()), data=loader(), max_epochs=4)
+    rescored = ExampleSelection(KeepUnlearned(), rescore_every=2)
+    solo.fit(solo.make(ByHandAndTold), rescored, data=loader(), max_epochs=4)

@@ -73,9 +73,9 @@ class ActivePhase:
         Raises:
             ValueError: if a fraction of training is asked for and the length of training is not known.
         """
-        if self.progress(trainer) is not None or any(
-            hasattr(callback, "foretells_length") for callback in cast("Any", trainer).callbacks
-        ):
+        if any(hasattr(callback, "foretells_length") for callback in cast("Any", trainer).callbacks):
+            return
+        if self.progress(trainer) is not None:
             self._warn_of_never(trainer, selector)
             return
         if selector.follows_progress and self.epochs(trainer) is None:
@@ -95,15 +95,14 @@ class ActivePhase:
 
     def _warn_of_never(self, trainer: Trainer, selector: Selector) -> None:
         """Warn if a training of known length is over before selection begins."""
-        length, others = self.epoch_length(trainer), cast("list[Any]", cast("Any", trainer).callbacks)
+        length = self.epoch_length(trainer)
         varies = not trainer.lightning_module.automatic_optimization or any(
-            hasattr(callback, "get_accumulate_grad_batches") for callback in others
+            hasattr(callback, "get_accumulate_grad_batches") for callback in cast("Any", trainer).callbacks
         )
         if (
             selector.keep >= 1
             or not length
             or cast("Any", trainer).fast_dev_run
-            or any(hasattr(callback, "foretells_length") for callback in others)
             or (trainer.max_steps > 0 and varies)  # who knows how many batches make so many steps
         ):
             return

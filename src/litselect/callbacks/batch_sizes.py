@@ -19,6 +19,11 @@ def fewest_rows(module: nn.Module) -> int:
     return 2 if any(isinstance(child, _BatchNorm) for child in module.modules()) else 1
 
 
+def least_chosen(module: nn.Module, refill: bool) -> int:
+    """How many rows of a batch are to be chosen at the least; a queue takes what comes, for its batches are full."""
+    return 0 if refill else fewest_rows(module)
+
+
 def declared_batch_size(trainer: Trainer) -> int:
     """The batch size of the training DataLoader, or 0 where none is declared."""
     loaders = cast("Any", trainer.fit_loop)._combined_loader.flattened

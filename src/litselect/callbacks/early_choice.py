@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from litselect.callbacks.batch_sizes import fewest_rows
+from litselect.callbacks.batch_sizes import least_chosen
 from litselect.callbacks.nonfinite import finite_rows, looked_up, select_finite
 from litselect.callbacks.ratings import rated_by_id
 from litselect.callbacks.topped_up import topped_up
@@ -37,8 +37,8 @@ class EarlyChoice:
 
     @cached_property
     def _minimum(self) -> int:
-        """Fewest rows that make a batch. Asked for late: modules may be made in `configure_model`, or in `setup`."""
-        return fewest_rows(self._trainer.lightning_module)
+        """Fewest rows that are chosen. Asked for late: modules may be made in `configure_model`, or in `setup`."""
+        return least_chosen(self._trainer.lightning_module, self._callback.refill)
 
     @property
     def foreseeable(self) -> bool:
@@ -80,7 +80,7 @@ class EarlyChoice:
         selector.default_seed = memory.seed
         selector.draw_for(epoch, place)
         n = len(ids)
-        least = 0 if callback.refill else min(self._minimum, n)  # a queue takes what comes: its batches are full
+        least = min(self._minimum, n)
         k = max(selector.count(n), least)
         selection = select_finite(selector, known, k, callback.nonfinite) if known else selector(candidates=n, k=k)
         if len(selection) >= least:

@@ -140,30 +140,15 @@ class Scorer:
         source: dict[str, Any] = {
             "step": step, "loss_fn": callback.loss_fn, "gradients": manual, "memory": self._memory,
         }  # fmt: skip
-        scoring = self.reused or callback.scoring
+        scoring, unchecked = self.reused or callback.scoring, not callback.verified
         with quiet(trainer, module), trainer.precision_plugin.train_step_context():
-            try:
-                if callback.auto is not None and callback.auto.phase == "options" and self._selecting:
-                    scores = self._score_in_all_ways(batch, n, source)
-                else:
-                    scores = scoring.examine(module, batch, n, **source)
-                    callback.counters.scored += n * counted
-                if scores is not None and not callback.verified:
-                    callback.checks += 1
-                    settled = scoring.verify(module, batch, n, scores.losses, **source)
-                    callback.verified = settled or callback.checks == _CHECKS
-                    if callback.memory is not None:
-                        callback.memory.doubts.look(scores)
-            except CaptureError as error:
-                if REMEDY not in str(error) or callback.memory is None or not callback.memory.plan.overhears:
-                    raise
-                raise CaptureError(f"{error} Beside either pass rescore_every=2: no step can be overheard.") from error
+            scores = self._examined(scoring, batch, n, source, counted=counted)
         if scores is None and manual:
             raise CaptureError(
                 f"{type(module).__name__} optimizes manually, but its training_step ended before a backward was seen. "
                 "Call `self.manual_backward(loss)`, or define `example_losses(self, batch)`."
             )
-        if scores is not None and (missing := _missing(scores, self._wants)):
+        if scores is not None and (missing := _missing(scores, self._wants, looks=unchecked)):
             raise CaptureError(
                 f"{callback.selector!r} needs {' and '.join(missing)}, which are read off the cross-entropy that "
                 f"training_step computes, but {type(module).__name__} computes none over {n} rows of logits (or has "
@@ -171,6 +156,29 @@ class Scorer:
             )
         if scores is not None and callback.nonfinite == "raise":
             self._guard.look(scores.losses, f"the scores of batch {batch_idx}")
+        return scores
+
+    def _examined(
+        self, scoring: ScoringPass | ReusedForward, batch: Any, n: int, source: dict[str, Any], *, counted: bool
+    ) -> Scores | None:
+        """The scores of `_score`, after what can be checked of them."""
+        callback, memory = self._callback, self._callback.memory
+        try:
+            if callback.auto is not None and callback.auto.phase == "options" and self._selecting:
+                scores = self._score_in_all_ways(batch, n, source)
+            else:
+                scores = scoring.examine(self._module, batch, n, **source)
+                callback.counters.scored += n * counted
+            if scores is not None and not callback.verified:
+                callback.checks += 1
+                settled = scoring.verify(self._module, batch, n, scores.losses, **source)
+                callback.verified = settled or callback.checks == _CHECKS
+                if memory is not None:
+                    memory.doubts.look(scores)
+        except CaptureError as error:
+            if REMEDY not in str(error) or memory is None or not memory.plan.overhears:
+                raise
+            raise CaptureError(f"{error} Beside either pass rescore_every=2: no step can be overheard.") from error
         return scores
 
     def _score_in_all_ways(self, batch: Any, n: int, source: dict[str, Any]) -> Scores | None:
@@ -186,9 +194,9 @@ class Scorer:
         return callback.auto.measure(score, callback.selector.count(n), self._module.device)
 
 
-def _missing(scores: Scores, wants: frozenset[str]) -> list[str]:
-    """What a selector wants of the logits, and these scores can't tell."""
+def _missing(scores: Scores, wants: frozenset[str], *, looks: bool) -> list[str]:
+    """What a selector wants of the logits, and these scores can't tell; confidences are computed where one `looks`."""
     missing = (wants & {"logits", "targets"}) - scores.given().keys()
-    if "confidences" in wants and predictions(scores) is None:
+    if looks and "confidences" in wants and predictions(scores) is None:
         missing |= {"confidences"}
     return sorted(missing)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from litselect.callbacks.batch_sizes import declared_batch_size, fewest_rows, warn_of_whole_batches
+from litselect.callbacks.batch_sizes import declared_batch_size, fewest_rows, least_chosen, warn_of_whole_batches
 from litselect.callbacks.chosen import Chosen, present
 from litselect.callbacks.finite_guard import FiniteGuard
 from litselect.callbacks.kept import count_kept
@@ -64,7 +64,7 @@ class SelectionSession:
         if callback.scoring.proxy_optimizer is not None:
             callback.proxy = callback.proxy or ProxyTraining(callback.scoring, callback.loss_fn)
             callback.proxy.place(module.device)
-        self._minimum = fewest_rows(module)
+        self._minimum, self._least = fewest_rows(module), least_chosen(module, callback.refill)
         self.patch = LoopPatch(
             trainer,
             self._choose,
@@ -142,7 +142,7 @@ class SelectionSession:
         if self._selecting and not self._selected:
             self._selected = True
             if self.candidates and (not callback.across_ranks or self.trainer.world_size == 1):
-                warn_of_whole_batches(callback.selector, self.candidates, self._least(self.candidates))
+                warn_of_whole_batches(callback.selector, self.candidates, self._least)
         progress, epochs = callback.phase.progress(self.trainer), callback.phase.epochs(self.trainer)
         callback.selector.at(progress, self.trainer.current_epoch, epochs)
         known = self._scorer.know(
@@ -197,7 +197,7 @@ class SelectionSession:
 
     def _select(self, batch: Any, n: int, known: dict[str, Any]) -> Chosen | None:
         callback, factor = self.callback, 1.0
-        least = self._least(n)
+        least = min(self._least, n)
         drops = callback.nonfinite == "drop" and not callback.refill  # a rank may have too few rows left: all skip
         if self.selection is not None:  # before it was loaded
             if drops and not self._agree(True):
@@ -239,16 +239,12 @@ class SelectionSession:
             return Chosen(batch, n, extras)  # the very object: training is what it would be without selection
         return Chosen(take_rows(batch, selection.indices, n), len(selection), extras, factor)
 
-    def _least(self, n: int) -> int:
-        """How many rows are to be chosen at the least; a queue takes what comes, for its batches are full."""
-        return 0 if self.callback.refill else min(self._minimum, n)
-
     def _call_selector(self, known: dict[str, Any], n: int) -> Selection:
         selector, memory, epoch = self.callback.selector, self.callback.memory, self.trainer.current_epoch
         if epoch and memory is not None and memory.frozen and not self.callback.across_ranks:
             selector.default_seed = memory.seed  # choices before loading may have left the stream anywhere
             selector.draw_for(epoch, self.trainer.fit_loop.epoch_loop.batch_idx)
-        k = max(selector.count(n), self._least(n))
+        k = max(selector.count(n), min(self._least, n))
         if not known or not selector.needs:
             return selector(candidates=n, k=k)
         return select_finite(selector, known, k, self.callback.nonfinite)

@@ -188,10 +188,8 @@ class LossCapture(TorchFunctionMode):
         factor = args[1] if id(args[0]) in self._sums else args[0]
         if func not in _PRODUCTS or not isinstance(factor, float) or not 1e-12 < abs(factor) < 1:
             return None
-        written = (
-            float(f"{factor:.2g}") == factor and round(abs(1 / factor)) not in self._sizes
-        )  # by hand, such as 0.05
-        return None if written or not self._counts_examples(1 / factor) else 1 / factor
+        by_hand = float(f"{factor:.2g}") == factor and round(abs(1 / factor)) not in self._sizes
+        return None if by_hand or not self._counts_examples(1 / factor) else 1 / factor
 
     def _of_first_chunk(self, count: Any) -> Any:
         """By what the losses of this chunk are to be multiplied, to be of one scale with those of the first."""
