@@ -32,6 +32,7 @@ from litselect.selectors import (
     Selection,
     Selector,
     ShuffledScores,
+    TopLoss,
 )
 from tests.callbacks.kit import Classifier, differences, rows
 
@@ -86,11 +87,11 @@ def test_which_samplers_can_be_read_ahead(sampler: Any, expected: bool) -> None:
 
 def places_decided(solo: Any, monkeypatch: pytest.MonkeyPatch, callback: Any = None, **settings: Any) -> list[Any]:
     """The places that are decided on before each batch of a second epoch."""
-    decide, found, new = EarlyChoice.__call__, [], []
+    selects, found, new = EarlyChoice._selects, [], []
 
     def watched(self: Any, place: int, *given: Any) -> Any:
         new.append(place)
-        return decide(self, place, *given)
+        return selects(self, place, *given)
 
     class Watching:
         def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
@@ -98,7 +99,7 @@ def places_decided(solo: Any, monkeypatch: pytest.MonkeyPatch, callback: Any = N
                 found.append(new.copy())
             new.clear()
 
-    monkeypatch.setattr(EarlyChoice, "__call__", watched)
+    monkeypatch.setattr(EarlyChoice, "_selects", watched)
     callback = callback or SelectiveBackprop(keep=0.5, scoring="ledger")
     data = DataLoader(Drawing(), **({"batch_size": BATCH, "shuffle": True} | settings))
     solo.fit(solo.make(Classifier), callback, solo.callback(Watching), data=data, max_epochs=2)
@@ -227,18 +228,70 @@ def test_what_others_say_when_training_starts_is_heard(
 
 
 def test_an_error_comes_when_its_batch_does(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    select = LossPercentile.select
+    select = TopLoss.select
 
     def failing(self: Any, k: int, **scores: Any) -> Selection:
         if self._place[1:] == (1, 3):
             raise ArithmeticError
         return select(self, k, **scores)
 
-    monkeypatch.setattr(LossPercentile, "select", failing)
+    monkeypatch.setattr(TopLoss, "select", failing)
     net, data = solo.make(Classifier), DataLoader(Drawing(), BATCH)
     with pytest.raises(ArithmeticError):
-        solo.fit(net, SelectiveBackprop(keep=0.5, scoring="ledger"), data=data, max_epochs=2)
+        solo.fit(net, ExampleSelection(TopLoss(0.5), scoring="ledger"), data=data, max_epochs=2)
     assert len(net.steps) == 15 + 3
+
+
+class Breaking:
+    """Breaks what is known of an example of the fourth batch."""
+
+    def __init__(self, memory: Any) -> None:
+        self.memory = memory
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        self.memory.ledger.loss[3 * BATCH + 1] = torch.nan
+
+
+def test_so_does_that_of_a_loss_which_is_no_number(solo: Any) -> None:
+    net, data = solo.make(Classifier), DataLoader(Drawing(), BATCH)
+    callback = ExampleSelection(KeepUnlearned(), warmup=1)
+    with pytest.raises(ValueError, match="can't rank losses"):
+        solo.fit(net, callback, solo.callback(Breaking, callback), data=data, max_epochs=2)
+    assert len(net.steps) == 15 + 3
+
+
+def blocks(solo: Any, monkeypatch: pytest.MonkeyPatch, callback: Any, **settings: Any) -> list[int]:
+    """How many batches are chosen from at once, each time, in the second epoch."""
+    block, found = EarlyChoice._block, []
+
+    def watched(self: Any, ids: Any) -> Any:
+        chosen = block(self, ids)
+        if self._trainer.current_epoch:
+            found.append(len(chosen))
+        return chosen
+
+    monkeypatch.setattr(EarlyChoice, "_block", watched)
+    data = DataLoader(Drawing(), **({"batch_size": BATCH, "shuffle": True} | settings))
+    solo.fit(solo.make(Classifier), callback, data=data, max_epochs=2)
+    return found
+
+
+def test_they_are_chosen_from_at_once(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert blocks(solo, monkeypatch, SelectiveBackprop(keep=0.5, scoring="ledger")) == [14]
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        lambda: SelectiveBackprop(keep=0.5, scoring="ledger", nonfinite="drop"),
+        lambda: ExampleSelection(LossPercentile(0.5, fixed_size=False), scoring="ledger"),
+        lambda: ExampleSelection(TopLoss(0.5), scoring="ledger"),
+    ],
+)
+def test_or_one_by_one_where_that_would_be_another_choice(
+    solo: Any, monkeypatch: pytest.MonkeyPatch, callback: Any
+) -> None:
+    assert sum(blocks(solo, monkeypatch, callback())) == 0
 
 
 def trained(solo: Any, *callbacks: Any, sampler: Any = None, stream: torch.Generator | None = None) -> Any:

@@ -11,21 +11,25 @@ from litselect.callbacks.batch_sizes import least_chosen
 from litselect.callbacks.nonfinite import finite_rows, looked_up, select_finite
 from litselect.callbacks.ratings import rated_by_id
 from litselect.callbacks.topped_up import topped_up
-from litselect.selectors import Selection
+from litselect.selectors.broken_rows import broken_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from jaxtyping import Int
     from pytorch_lightning import Trainer
     from torch import Tensor
 
     from litselect.callbacks.example_selection import ExampleSelection
+    from litselect.callbacks.tapped_sampler import Delivery
+    from litselect.selectors import Selection
 
 
 class EarlyChoice:
     """Chooses rows by what the ledger knew when the epoch began, so that the others are never decoded or moved.
 
     What is drawn for a batch belongs to its epoch and its place, so neither the number of workers nor how far ahead
-    they are changes the choice.
+    they are changes the choice, nor do the batches that are chosen from at once.
 
     Args:
         callback: settings and selector.
@@ -45,40 +49,70 @@ class EarlyChoice:
         """Whether nobody can tell when it is called, within an epoch that has begun."""
         return self._callback.selector.foreseeable
 
-    def __call__(
-        self, place: int, length: int, ids: Int[Tensor, " batch"], bounds: tuple[int, int]
-    ) -> Selection | None:
-        """The rows of a batch that are to be loaded; None for all.
+    def __call__(self, length: int, batches: Mapping[int, Delivery]) -> Iterator[Selection | None]:
+        """The rows of batches that are to be loaded; None for all.
 
         Args:
-            place: of the batch in its epoch.
             length: how many batches the epoch has.
-            ids: of the candidates, ``[N]`` int64 on the CPU.
-            bounds: the least and the greatest of them.
+            batches: of the epoch, by place.
         """
+        if len(batches) == 1 or not self._callback.selector.takes_blocks:
+            for place, batch in batches.items():
+                yield self._chosen(place, batch.ids) if self._selects(place, length, batch.bounds) else None
+            return
+        ids = {place: batch.ids for place, batch in batches.items() if self._selects(place, length, batch.bounds)}
+        block = self._block(ids)
+        for place in batches:
+            if place in ids:
+                yield block[place] if place in block else self._chosen(place, ids[place])
+            else:
+                yield None
+
+    def _selects(self, place: int, length: int, bounds: tuple[int, int]) -> bool:
+        """Whether rows of a batch are to be chosen. Tells the selector how far training is by then."""
         callback, trainer = self._callback, self._trainer
         length = callback.phase.epoch_length(trainer) or length
         if 0 < length <= place:  # of those that workers are sent for in advance, though no one will ask for them
-            return None
+            return False
         memory, selector, epoch = callback.memory, callback.selector, trainer.current_epoch
         selector.at(callback.phase.progress_at(trainer, place, length), epoch, callback.phase.epochs(trainer))
         passive = cast("Any", trainer.fit_loop)._skip_backward
         if memory is None or passive or not callback.phase.active_at(trainer, place, length):
-            return None
+            return False
         if memory.doubts.objects is not None and not memory.knows:  # all of it may be given up yet
-            return None
+            return False
         lowest, highest = bounds
         if lowest < 0 or highest >= memory.size:  # of no example: an error, once the batch arrives
-            return None
+            return False
+        return not selector.wants_scores or memory.plan.source(epoch, place) == "ledger" or rated_by_id(callback)
+
+    def _block(self, ids: dict[int, Tensor]) -> dict[int, Selection]:
+        """What is chosen of as many batches as can be chosen from at once."""
+        callback, epoch = self._callback, self._trainer.current_epoch
+        selector, memory, sizes = callback.selector, callback.memory, {len(batch) for batch in ids.values()}
+        if memory is None or len(sizes) != 1 or callback.nonfinite != "raise" or callback.ratings is not None:
+            return {}
+        known = memory.recall(torch.cat(list(ids.values())), looked_up(selector, callback.nonfinite))
+        if any(broken_rows(name, known[name]) for name in selector.uses(known.keys())):
+            return {}  # by itself, each is told of when its turn comes
+        n = sizes.pop()
+        least = min(self._minimum, n)
+        selector.default_seed = memory.seed
+        scores = {name: known[name].reshape(len(ids), n) for name in (selector.takes or ()) if name in known}
+        chosen = selector.select_block(max(selector.count(n), least), [(epoch, place) for place in ids], **scores)
+        return {place: rows for place, rows in zip(ids, chosen, strict=True) if len(rows) >= least}
+
+    def _chosen(self, place: int, ids: Int[Tensor, " batch"]) -> Selection | None:
+        """The rows of one batch; None for all."""
+        callback, selector, memory = self._callback, self._callback.selector, self._callback.memory
+        assert memory is not None
         known: dict[str, Any] = {}
         if selector.wants_scores:
-            if memory.plan.source(epoch, place) != "ledger" and not rated_by_id(callback):
-                return None
             known = memory.recall(ids, looked_up(selector, callback.nonfinite))
             if callback.ratings is not None:
                 known["ratings"] = callback.ratings.rate(None, known["ids"], known)
         selector.default_seed = memory.seed
-        selector.draw_for(epoch, place)
+        selector.draw_for(self._trainer.current_epoch, place)
         n = len(ids)
         least = min(self._minimum, n)
         k = max(selector.count(n), least)

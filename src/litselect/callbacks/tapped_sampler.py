@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -62,12 +62,14 @@ REMEDY: Final = (
     "`ids=lambda batch: ...`, which finds them there."
 )
 
-Decide = Callable[[int, int, Tensor, tuple[int, int]], "Selection | None"]
-"""Called with a batch's place in its epoch, the number of batches, the ids and their bounds; which are to be loaded."""
+Decide = Callable[[int, Mapping[int, Delivery]], "Iterable[Selection | None]"]
+"""Called with the number of batches in the epoch and with several of them, by place; which rows of each are to be
+loaded, None for all. What it raises is raised when the batch is sent for that was next."""
 
 
-def load_all(place: int, length: int, ids: Int[Tensor, " batch"], bounds: tuple[int, int]) -> None:
+def load_all(length: int, batches: Mapping[int, Delivery]) -> Iterable[None]:
     """Nothing is decided before a batch is loaded."""
+    return [None] * len(batches)
 
 
 Admitted = Callable[[Tensor], "Tensor | None"]
@@ -162,18 +164,27 @@ class TappedIterator:
     def _read(self) -> None:
         """Make ready what comes next. The last list is read when it is sent for: then samplers draw once more."""
         several = max(1, min(_AHEAD, self._length - 1 - self._place)) if self._ahead() else 1
-        lists: Iterator[Any] = islice(self._batches, several)
-        for place, sent in enumerate(lists, self._place):
-            try:
-                self._ready.append(self._noted(place, sent))
-            except Exception as error:
-                self._ready.append(error)  # to be raised when its turn comes
-                break
+        try:
+            self._ready.extend(self._decided(several))
+        except Exception as error:
+            self._ready.append(error)  # to be raised when its turn comes
         if not self._ready:
             raise StopIteration
 
-    def _noted(self, place: int, sent: Any) -> tuple[Any, Delivery | None]:
-        """What is sent for of a list, and the note of it."""
+    def _decided(self, several: int) -> Iterator[tuple[Any, Delivery | None]]:
+        """What is sent for of the next lists, and the notes of them."""
+        lists = [self._noted(sent) for sent in islice(self._batches, several)]
+        notes = {place: note for place, (_, note) in enumerate(lists, self._place) if note is not None}
+        selections = iter(self._decide(self._length, notes))
+        for sent, note in lists:
+            if note is None:
+                yield sent, None
+                continue
+            delivery = replace(note, selection=next(selections))
+            yield sent if delivery.sent is None else _picked(sent, delivery.sent), delivery
+
+    def _noted(self, sent: Any) -> tuple[Any, Delivery | None]:
+        """A list without those who are no candidates, and the note of it."""
         try:
             if not _has_places(sent):
                 sent = list(sent)
@@ -188,9 +199,7 @@ class TappedIterator:
             return sent, None
         if (places := self._admitted(ids)) is not None:
             sent, ids = _picked(sent, places), ids[places]
-        ends = bounds(ids)
-        delivery = Delivery(ids, ends, self._decide(place, self._length, ids, ends))
-        return sent if delivery.sent is None else _picked(sent, delivery.sent), delivery
+        return sent, Delivery(ids, bounds(ids))
 
     def state_dict(self) -> dict[str, Any]:
         """The place, and the sampler's own state where it has one."""

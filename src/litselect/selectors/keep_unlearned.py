@@ -10,10 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import torch
+
+from litselect.selectors.by_batch import by_batch
 from litselect.selectors.selection import Selection
 from litselect.selectors.selector import Selector
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Float, Int
     from torch import Tensor
 
@@ -72,8 +77,27 @@ class KeepUnlearned(Selector):
 
     def select(self, k: int, *, losses: Float[Tensor, " batch"], ids: Int[Tensor, " batch"]) -> Selection:
         """The rows whose turn it is."""
-        wrong = 1 - losses.detach().float().neg().exp()  # 1 where no loss is known
+        return self._kept(*self._turns(losses, ids))
+
+    def select_block(
+        self,
+        k: int,
+        places: Sequence[tuple[int, ...]],
+        *,
+        losses: Float[Tensor, "batches batch"],
+        ids: Int[Tensor, "batches batch"],
+    ) -> list[Selection]:
+        """The rows of each batch whose turn it is."""
+        return [self._kept(*batch) for batch in zip(*self._turns(losses, ids), strict=True)]
+
+    def _turns(self, losses: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The share of the epochs in which a row is trained, and whether this is one of them. Of any shape."""
+        wrong = 1 - by_batch(torch.exp, losses.detach().float().neg())  # 1 where no loss is known
         share = (wrong / self.threshold).clamp(self.floor, 1)
         turn = ((ids * _EXAMPLE + self.epoch * _EPOCH) & 0xFFFFFFFF) >> 8  # 24 bits, which float32 holds
-        rows = (turn.float() / 2**24 < share).nonzero().squeeze(1)
+        return share, turn.float() / 2**24 < share
+
+    @staticmethod
+    def _kept(share: Tensor, turn: Tensor) -> Selection:
+        rows = turn.nonzero().squeeze(1)
         return Selection(rows, inclusion=share[rows])

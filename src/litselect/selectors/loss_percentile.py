@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from litselect.selectors.by_batch import by_batch
 from litselect.selectors.fixed_size import inclusion_probabilities, known_empty, systematic_sample
 from litselect.selectors.loss_history import LossHistory
 from litselect.selectors.selection import Selection
 from litselect.selectors.selector import Selector
 
 if TYPE_CHECKING:
-    from collections.abc import Set
+    from collections.abc import Sequence, Set
 
     from jaxtyping import Float
     from torch import Tensor
@@ -94,6 +95,7 @@ class LossPercentile(Selector):
         self.floor = floor
         self.fixed_size = fixed_size
         self.probabilistic = not fixed_size
+        self.takes_blocks = fixed_size and type(self).takes_blocks
         self.history = history
         self._losses = LossHistory(history)
 
@@ -115,16 +117,38 @@ class LossPercentile(Selector):
             law = (percentile**self.beta).clamp_min(self.floor)
             rows = (self.uniform(n, device) < law).nonzero().squeeze(1)
             return Selection(rows, inclusion=law[rows])
-        first = None if percentiles is None else percentile == 1  # which no rank of a known loss is
+        draws = self.shuffled(n, device), self.uniform(1, device)
+        rows, inclusion = self._drawn(k, percentile, percentiles is not None, *draws)
+        return Selection(rows, inclusion=inclusion)
+
+    def select_block(
+        self, k: int, places: Sequence[tuple[int, ...]], *, percentiles: Float[Tensor, "batches batch"]
+    ) -> list[Selection]:
+        """Exactly k rows of each batch, by ranks of known losses."""
+        percentile = self._rank(None, percentiles)
+        draws: list[tuple[Tensor, Tensor]] = []
+        for place in places:
+            self.draw_for(*place)
+            draws.append((self.shuffled(percentile.shape[1], percentile.device), self.uniform(1, percentile.device)))
+        orders, starts = zip(*draws, strict=True)
+        drawn = self._drawn(k, percentile, True, torch.stack(orders), torch.stack(starts))
+        return [Selection(rows, inclusion=inclusion) for rows, inclusion in zip(*drawn, strict=True)]
+
+    def _drawn(
+        self, k: int, percentile: Tensor, remembered: bool, order: Tensor, start: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """K rows of a batch, or of each of several, and their probabilities."""
+        first = percentile == 1 if remembered else None  # which no rank of a known loss is
         if first is None or known_empty(first):
-            first, hardest = None, percentile.amax()
+            first, hardest = None, percentile.amax(-1, keepdim=True)
         else:
-            hardest = percentile.masked_fill(first, 0).amax()
+            hardest = percentile.masked_fill(first, 0).amax(-1, keepdim=True)
         hardest = hardest.clamp_min(torch.finfo(percentile.dtype).tiny)
-        law = (percentile / hardest) ** self.beta  # c takes up any factor; this one prevents underflow
+        easy = percentile / hardest  # c takes up any factor; this one prevents underflow
+        law = by_batch(lambda values: values**self.beta, easy)
         inclusion = inclusion_probabilities(law, k, self.floor, first)
-        rows = systematic_sample(inclusion, k, self.shuffled(n, device), self.uniform(1, device))
-        return Selection(rows, inclusion=inclusion.index_select(0, rows))
+        rows = systematic_sample(inclusion, k, order, start)
+        return rows, inclusion.gather(-1, rows)
 
     def _rank(self, losses: Tensor | None, percentiles: Tensor | None) -> Tensor:
         if percentiles is not None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Set
-from numbers import Integral, Real
+from collections.abc import Sequence, Set
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-import numpy as np
 import torch
 
 from litselect.selectors.broken_rows import SHARES, broken_rows
 from litselect.selectors.candidates import count_candidates
+from litselect.selectors.own_randomness import OwnRandomness
 from litselect.selectors.selection import Selection
 from litselect.selectors.signature import SCORES, read_signature
 
@@ -32,7 +32,7 @@ _SOURCES: Final = {  # where they come from
 }
 
 
-class Selector(ABC):
+class Selector(OwnRandomness, ABC):
     """Chooses the rows of a batch that are worth a backward pass.
 
     A subclass writes one method, `select`, whose keyword-only parameters state what it needs:
@@ -80,11 +80,13 @@ class Selector(ABC):
     memoryless: bool = False
     """Whether a choice by what is remembered leaves nothing behind: then it may be made long before its time."""
 
+    takes_blocks: bool = False
+    """Whether there is a `select_block`."""
+
     follows_progress: bool = False
     """Whether it chooses otherwise at other times of the training, whose length must be known for that."""
 
     _instead: str = ""  # what else can be done where a need is missing, for the message
-    _stream: tuple[int, ...] = ()  # tells apart the random streams of selectors that share a seed
     _derived: ClassVar[frozenset[str]] = frozenset()  # attributes that follow from other arguments: not in the repr
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -93,6 +95,7 @@ class Selector(ABC):
             return
         cls.takes, needs = read_signature(cls.__name__, cls.select)
         cls.memoryless = cls.__dict__.get("memoryless", False)  # that of another `select` says nothing of this one
+        cls.takes_blocks = "select_block" in cls.__dict__
         if "needs" not in cls.__dict__:
             cls.needs = needs
 
@@ -102,20 +105,11 @@ class Selector(ABC):
                 f"`keep` is the fraction of each batch that is trained and must be in (0, 1], but got {keep!r}. "
                 "To train a third of every batch pass keep=1/3."
             )
-        if seed is not None and not isinstance(seed, Integral):  # pyright: ignore[reportUnnecessaryIsInstance] - users
-            raise ValueError(f"Expected `seed` to be a whole number, or None for the run's own, but got {seed!r}.")
-        if seed is not None and generator is not None:
-            raise ValueError("Expected `seed` or `generator`, but got both. Seed the generator yourself, or drop it.")
+        super().__init__(seed, generator)
         self.keep = float(keep)  # numpy's numbers are real, too
-        self.seed = seed
-        self.rank = 0  # set before the first draw by whoever knows it, as is the seed that all ranks are to share
-        self.default_seed: int | None = None
         self.progress = 0.0  # share of the training that is done, in [0, 1]; set by whoever knows it
         self.epoch = 0  # epochs that are done, of so many
         self.epochs: int | None = None
-        self._given = generator
-        self._place: tuple[int, ...] = ()
-        self._generator = generator
 
     @property
     def wants(self) -> frozenset[str]:
@@ -142,6 +136,15 @@ class Selector(ABC):
         A subclass names what it takes as keyword-only parameters: score tensors (see `__call__`), `candidates` (N),
         `device` and `mean_loss`. Those without a default are its `needs`.
         """
+
+    def select_block(self, k: int, places: Sequence[tuple[int, ...]], *args: Any, **scores: Any) -> list[Selection]:
+        """What `select` answers for each of B batches after `draw_for`, to the bit, in hardly more time than for one.
+
+        For choices by what is remembered, which are made for many batches in a row. A selector can do without: then it
+        is asked for one after the other. `places` are those of the batches, see `draw_for`; the scores, ``[B, N]`` on
+        the CPU, what `select` takes, none of them broken. How far training is should play no part.
+        """
+        raise NotImplementedError
 
     def __call__(
         self,
@@ -231,59 +234,11 @@ class Selector(ABC):
                 f"{wrong}. Find the broken rows, or leave them out of the candidates."
             )
 
-    # ------------------------------------------------------------------ own randomness, own state
-
-    @property
-    def generator(self) -> torch.Generator:
-        """The selector's own random stream, on the CPU so that every device draws the same."""
-        if self._generator is None:
-            default = torch.initial_seed() if self.default_seed is None else self.default_seed
-            given = self._own_seed()
-            entropy = [int(default if given is None else given) % 2**63, self.rank, *self._stream, *self._place]
-            words = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
-            self._generator = torch.Generator().manual_seed(int(words[0]) >> 1)
-        return self._generator
-
     def at(self, progress: float | None, epoch: int, epochs: int | None) -> None:
         """Say how far training is: the share that is done, or None; the epochs that are, of how many (-1: no end)."""
         self.epoch, self.epochs = epoch, epochs if epochs is not None and epochs > 0 else None
         by_epochs = epoch / self.epochs if self.epochs else 0.0
         self.progress = by_epochs if progress is None else progress
-
-    def draw_for(self, *place: int) -> None:
-        """Begin the random stream of `place`, whatever was drawn before; a generator that was given goes on.
-
-        Args:
-            *place: an epoch and a batch within it, say: then what is drawn for it does not depend on when it is drawn.
-        """
-        self._generator, self._place = self._given, (2**31, *place)  # which no other stream begins with
-
-    def _own_seed(self) -> int | None:
-        return self.seed
-
-    def uniform(self, n: int, device: torch.device) -> Float[Tensor, " n"]:
-        """`n` float64 draws from [0, 1) (float32 where the device has no float64)."""
-        draws = torch.rand(n, generator=self.generator, dtype=torch.float64)
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        return draws.to(device, dtype, non_blocking=True)
-
-    def shuffled(self, n: int, device: torch.device) -> Int[Tensor, " n"]:
-        """The numbers below `n` in random order, int64."""
-        return torch.randperm(n, generator=self.generator).to(device, non_blocking=True)
-
-    def reset(self) -> None:
-        """Forget what was seen: the next call is a first call. A generator that was given goes on where it is."""
-        self._generator = self._given
-
-    def state_dict(self) -> dict[str, Any]:
-        """All state, as tensors and numbers that load with ``weights_only=True``."""
-        return {} if self._generator is None else {"generator": self._generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state`."""
-        self._generator = self._given
-        if "generator" in state:  # otherwise nothing had been drawn yet
-            self.generator.set_state(state["generator"].cpu())
 
     def __repr__(self) -> str:
         names = [name for name in inspect.signature(type(self)).parameters if name not in self._derived]
