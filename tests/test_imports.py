@@ -97,6 +97,7 @@ PUBLIC = {
         "Price",
         "Prices",
         "SelectiveBackprop",
+        "SkipLearned",
         "TrimmedLoss",
     },
     "litselect.schedules": {"Constant", "Cosine", "Linear", "OneCycle", "Schedule", "Steps"},

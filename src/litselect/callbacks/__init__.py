@@ -8,6 +8,7 @@ from litselect.callbacks.example_selection import ExampleSelection
 from litselect.callbacks.price import Price
 from litselect.callbacks.prices import Prices
 from litselect.callbacks.selective_backprop import SelectiveBackprop
+from litselect.callbacks.skip_learned import SkipLearned
 from litselect.callbacks.trimmed_loss import TrimmedLoss
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "Price",
     "Prices",
     "SelectiveBackprop",
+    "SkipLearned",
     "TrimmedLoss",
 ]

@@ -1,0 +1,44 @@
+"""Leaving out what is learned, as a preset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litselect.callbacks.example_selection import ExampleSelection
+from litselect.selectors import KeepUnlearned
+
+
+class SkipLearned(ExampleSelection):
+    """Train an example as often as the network is still wrong about it, and everything at the end of the training.
+
+    .. code-block:: diff
+
+        -trainer = Trainer(max_epochs=20)
+        +trainer = Trainer(max_epochs=20, callbacks=[SkipLearned()])
+
+    What to take where nobody knows which law suits the data: of all that the benchmark (docs/benchmark/index.md)
+    tried, it harms least where selection harms, and keeps most of the gain where it gains. It is
+
+    .. code-block:: python
+
+        ExampleSelection(KeepUnlearned(), refill=True, end=0.75)
+
+    There is no `keep`: nearly everything is trained at first, and less and less of what is learned, in full batches.
+    So an epoch has fewer and fewer steps; `Budget` and `BudgetSchedule` hold cost and learning rate to a plan. The last
+    quarter trains everything: a small set that is trained for long is learned by heart, and what is left out by then
+    are not the examples that it could do without.
+
+    Cost: training of what is kept; no scoring pass.
+
+    Args:
+        refill: see `ExampleSelection`; False makes as many steps as ever, of smaller batches.
+        end: see `ExampleSelection`; 1.0 never trains everything, which gains more of many data or rare classes.
+        **settings: every other keyword of `ExampleSelection`.
+
+    Raises:
+        ValueError: at fit start, where losses can't be remembered or the length of training is not known, see
+            `ExampleSelection`.
+    """
+
+    def __init__(self, *, refill: bool = True, end: float = 0.75, **settings: Any) -> None:
+        super().__init__(KeepUnlearned(), refill=refill, end=end, **settings)

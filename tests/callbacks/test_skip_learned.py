@@ -1,0 +1,48 @@
+"""The preset for data of which nobody knows how much is needed."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from litselect.callbacks import ExampleSelection, SkipLearned
+from litselect.selectors import KeepUnlearned
+from tests.callbacks.kit import CLASSES, WIDTH, Classifier, differences, loader, weights
+
+pytestmark = pytest.mark.filterwarnings("ignore:The '\\w+_dataloader' does not have many workers")
+
+
+def test_it_is_what_it_says(solo: Any) -> None:
+    found = []
+    for callback in (SkipLearned(), ExampleSelection(KeepUnlearned(), refill=True, end=0.75)):
+        net = solo.make(Classifier, lr=0.5)
+        solo.fit(net, callback, data=loader(96, 8, shuffle=True), max_epochs=40)
+        found.append({"steps": list(net.steps), "weights": weights(net)})
+        assert callback.counters.scored == 0
+    assert differences(*found) == []
+
+
+@pytest.mark.filterwarnings("ignore:The losses are all alike")
+def test_less_is_trained_and_then_everything(solo: Any) -> None:
+    labels = torch.arange(96) % CLASSES
+    data = TensorDataset(10 * torch.nn.functional.one_hot(labels, WIDTH).float(), labels, torch.arange(96))
+    net, callback = solo.make(Classifier, lr=1.0), SkipLearned()
+    solo.fit(net, callback, data=DataLoader(data, 8), max_epochs=40)
+    assert callback.counters.seen == 40 * 96
+    assert {len(rows) for rows in net.steps} == {8}
+    whole = 10 * 96 // 8
+    assert [sorted(net.steps[-at - 1]) for at in range(12)] == [
+        list(range(88 - 8 * at, 96 - 8 * at)) for at in range(12)
+    ]
+    assert whole < len(net.steps) < whole + 60, "a tenth or so of thirty epochs, and all of ten"
+
+
+def test_settings_are_handed_on() -> None:
+    callback = SkipLearned(refill=False, end=1.0, warmup=1, nonfinite="drop")
+    assert (callback.refill, callback.phase.end, callback.phase.warmup, callback.nonfinite) == (False, 1.0, 1, "drop")
+
+
+def test_a_training_of_unknown_length_is_refused(solo: Any) -> None:
+    with pytest.raises(ValueError, match=r"end=0\.75 are fractions of training, but its length is not known"):
+        solo.fit(solo.make(Classifier), SkipLearned(), data=loader(32, 8), max_epochs=-1)
