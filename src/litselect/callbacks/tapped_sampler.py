@@ -55,7 +55,7 @@ def bounds(ids: Int[Tensor, " batch"]) -> tuple[int, int]:
     return (int(values.min()), int(values.max())) if len(values) else (0, 0)
 
 
-_AHEAD: Final = 32  # batches that are decided on in a row: each takes a fifth of the time it takes between two steps
+_AHEAD: Final = 32  # batches that are decided on in a row: each takes a fraction of the time it takes between two steps
 
 REMEDY: Final = (
     "Let the batch hold the ids of its examples (their positions in the data set), and pass "
