@@ -297,11 +297,18 @@ def test_a_collate_function_that_drops_rows(solo: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "found", [torch.zeros(3, dtype=torch.int64), torch.zeros(BATCH), None, -torch.ones(BATCH).long()]
+    "found",
+    [torch.zeros(3).long(), torch.zeros(BATCH), torch.ones(BATCH).bool(), None, -torch.ones(BATCH).long()],
 )
 def test_ids_that_are_none(solo: Any, found: Any) -> None:
     with pytest.raises(ValueError, match="one integer >= 0 for each row"):
         solo.fit(solo.make(Noting), ledger_scored(ids=lambda batch: found), data=loader())
+
+
+def test_ids_that_are_keys_of_something_else(solo: Any) -> None:
+    """A ledger up to the largest would not fit into any memory."""
+    with pytest.raises(ValueError, match=r"positions of the examples .* but found 70000000000"):
+        solo.fit(solo.make(Noting), ledger_scored(ids=lambda batch: batch[2] + 7 * 10**12), data=loader())
 
 
 class WithOwnLosses(Noting):

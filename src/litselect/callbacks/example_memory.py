@@ -196,10 +196,10 @@ class ExampleMemory(ExampleTables):
         """
         device, self.sent = self.device, None
         if self._find is not None:
-            ids = validated(self._find(batch), n).to(device)
-            if int(ids.max()) >= self.size:
-                self._grow(max(2 * self.size, int(ids.max()) + 1))
-            return ids, None
+            ids, largest = validated(self._find(batch), n)
+            if largest >= self.size:
+                self._grow(max(2 * self.size, largest + 1))
+            return ids.to(device), None
         try:
             delivery = self._tap.delivery(trainer, batch_idx, n, self.size)
         except RuntimeError as error:

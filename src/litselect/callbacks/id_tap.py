@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
     from litselect.callbacks.doubts import Doubts
+
+
+_MOST_EXAMPLES: Final = 2**31  # whose ledger takes 66 GB: such a number is a key of something else
 
 
 class IdTap:
@@ -136,19 +139,27 @@ class IdTap:
         return taps[0]
 
 
-def validated(ids: Any, n: int) -> Int[Tensor, " batch"]:
-    """What `ids` found in a batch of `n` rows.
+def validated(ids: Any, n: int) -> tuple[Int[Tensor, " batch"], int]:
+    """What `ids` found in a batch of `n` rows, and the largest of them.
 
     Raises:
-        ValueError: if that is anything but one integer a row.
+        ValueError: if that is anything but one integer a row, or too large for a position in a data set.
     """
-    if not isinstance(ids, Tensor) or ids.shape != (n,) or ids.is_floating_point() or bool((ids < 0).any()):
+    fits = isinstance(ids, Tensor) and ids.shape == (n,) and not ids.is_floating_point() and n > 0
+    least, largest = (int(end) for end in ids.aminmax()) if fits and ids.dtype is not torch.bool else (-1, -1)
+    if least < 0:
         got = f"{ids.dtype} of shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
         raise ValueError(
             f"`ids` must find one integer >= 0 for each row of the batch, a tensor of shape ({n},), but found {got}. "
             "Pass a function such as `ids=lambda batch: batch[2]`."
         )
-    return ids.long()
+    if largest >= _MOST_EXAMPLES:
+        raise ValueError(
+            "`ids` must find the positions of the examples in their data set, since a ledger has an entry of 31 bytes "
+            f"for each number up to the largest, but found {largest}. Number the examples from 0 on: let the data set "
+            "return the index, or map your keys to such numbers."
+        )
+    return ids.long(), largest
 
 
 def _is_a(value: Any, kind: type[Any]) -> bool:
