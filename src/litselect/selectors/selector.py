@@ -44,7 +44,8 @@ class Selector(OwnRandomness, ABC):
     >>> LongestFirst(keep=0.5)(losses=torch.tensor([1.0, 4.0, 3.0, 2.0])).indices
     tensor([1, 2])
 
-    Subclasses are final: to tweak one, wrap it.
+    What it draws comes from `uniform` and `shuffled`, its own random stream. Subclasses are final: to tweak one, wrap
+    it.
 
     Args:
         keep: fraction of the candidates that is trained, in (0, 1].
