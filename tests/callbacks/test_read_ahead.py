@@ -260,12 +260,55 @@ def test_so_does_that_of_a_loss_which_is_no_number(solo: Any) -> None:
     assert len(net.steps) == 15 + 3
 
 
+class Turning(Selector):
+    """Keeps more and more, and says so."""
+
+    memoryless = follows_progress = True
+
+    def count(self, n: int) -> int:
+        return 1 + (self.progress > 0.7)
+
+    def select(self, k: int, *, losses: Any) -> Selection:
+        return Selection.of(losses.topk(k).indices)
+
+    def select_block(self, k: int, places: Any, *, losses: Any) -> list[Selection]:
+        return [self.select(k, losses=own) for own in losses]
+
+
+def test_progress_is_that_of_each_batch(solo: Any) -> None:
+    net, callback = solo.make(Classifier), ExampleSelection(Turning(), scoring="ledger")
+    solo.fit(net, callback, data=DataLoader(Drawing(), BATCH), max_epochs=2)
+    assert [len(ids) for ids in net.steps[15:]] == [1] * 7 + [2] * 8  # .7 of 30 batches are 21, of the first 15 whole
+
+
+class Fading(LossPercentile):
+    """As someone would have it who knows nothing of blocks."""
+
+    follows_progress = True
+
+    def count(self, n: int) -> int:
+        return 1 + (self.progress > 0.7)
+
+
+def test_it_is_in_a_class_that_extends_one_with_blocks(solo: Any) -> None:
+    net, callback = solo.make(Classifier), ExampleSelection(Fading(0.5), scoring="ledger")
+    solo.fit(net, callback, data=DataLoader(Drawing(), BATCH), max_epochs=2)
+    assert [len(ids) for ids in net.steps[15:]] == [1] * 7 + [2] * 8
+
+
+def test_lists_before_one_that_can_not_be_read_are_sent_for() -> None:
+    tapped = iterator([[0], [1], ["2"], [3]], length=9)  # type: ignore[list-item]
+    assert [next(tapped), next(tapped)] == [[0], [1]]
+    with pytest.raises(ValueError, match=r"it sent \['2'\]"):
+        next(tapped)
+
+
 def blocks(solo: Any, monkeypatch: pytest.MonkeyPatch, callback: Any, **settings: Any) -> list[int]:
     """How many batches are chosen from at once, each time, in the second epoch."""
     block, found = EarlyChoice._block, []
 
-    def watched(self: Any, ids: Any) -> Any:
-        chosen = block(self, ids)
+    def watched(self: Any, *given: Any) -> Any:
+        chosen = block(self, *given)
         if self._trainer.current_epoch:
             found.append(len(chosen))
         return chosen

@@ -133,12 +133,12 @@ def test_options_apply_where_they_make_a_difference() -> None:
 
 def test_every_turn_bears_the_cost_of_its_own_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     """In use rows are chosen for many batches in a row, which nearly all turns would not notice."""
-    choose, batch_start = EarlyChoice.__call__, StepTimes.on_train_batch_start
+    choose, batch_start = EarlyChoice.__call__, StepTimes.on_train_batch_start  # of so many batches
     chosen, by_turn = [0], list[int]()
 
-    def counting(self: EarlyChoice, *given: Any) -> Any:
-        chosen[0] += self._trainer.current_epoch == 1
-        return choose(self, *given)
+    def counting(self: EarlyChoice, length: int, batches: Any) -> Any:
+        chosen[0] += len(batches) * (self._trainer.current_epoch == 1)
+        return choose(self, length, batches)
 
     def noting(self: StepTimes, *given: Any) -> None:
         before = len(self.seconds)

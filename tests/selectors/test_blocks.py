@@ -99,23 +99,99 @@ def test_draws_of_another_batch_would_be_noticed() -> None:
     assert bits(mixed)[:2] != bits(one_by_one(select, 8, known, 1))[:2]
 
 
-def test_someone_s_own_choice_is_not_that_of_the_class_it_extends() -> None:
-    class Own(KeepUnlearned):
-        def select(self, k: int, *, losses: Tensor) -> Selection:
-            return Selection(torch.arange(k))
+class Extended(LossPercentile):
+    """Tells apart what its parent's `select_block` knows nothing of."""
 
-    class Drawing(LossPercentile):
-        def select(self, k: int, *, percentiles: Tensor) -> Selection:
-            return Selection(torch.arange(k))
+    def count(self, n: int) -> int:
+        return max(1, round((1 - self.progress) * n))
 
-    assert not Own().takes_blocks
-    assert not Drawing(0.5).takes_blocks
+
+class Otherwise(KeepUnlearned):
+    def select(self, k: int, *, losses: Tensor) -> Selection:
+        return Selection(torch.arange(k))
+
+
+def test_a_block_is_for_the_class_that_defines_it() -> None:
+    assert not Extended(0.5).takes_blocks
+    assert not Otherwise().takes_blocks
 
 
 def test_independent_draws_are_made_one_by_one() -> None:
-    assert not LossPercentile(0.5, fixed_size=False).takes_blocks
+    select = LossPercentile(0.5)
+    assert select.takes_blocks
+    select.fixed_size = False
+    assert not select.takes_blocks
+
+
+class Own(Selector):
+    """Takes everything that there is to take."""
+
+    memoryless = True
+
+    def select(
+        self, k: int, *, losses: Any, candidates: int, device: torch.device, mean_loss: float = 0.0
+    ) -> Selection:
+        return Selection.of((losses - mean_loss).abs().topk(k).indices)
+
+    def select_block(
+        self, k: int, places: Any, *, losses: Any, candidates: int, device: torch.device, mean_loss: float = 0.0
+    ) -> list[Selection]:
+        assert losses.shape == (len(places), candidates)
+        return [self.select(k, losses=own, candidates=candidates, device=device, mean_loss=mean_loss) for own in losses]
+
+
+class Anything(Selector):
+    """Takes whatever is known."""
+
+    takes = None
+    memoryless = True
+
+    def select(self, k: int, *args: Any, **scores: Any) -> Selection:
+        return Selection.of(scores["losses"].topk(k).indices)
+
+    def select_block(self, k: int, places: Any, *args: Any, **scores: Any) -> list[Selection]:
+        return [self.select(k, losses=own) for own in scores["losses"]]
+
+
+@pytest.mark.parametrize("make", [Own, Anything, lambda: LossPercentile(0.5, seed=0), KeepUnlearned])
+def test_choose_block_hands_over_what_a_call_does(make: Callable[[], Selector]) -> None:
+    known = scores(4, 10, 0.0, False, 0)
+    flat: dict[str, Any] = {**{name: values.flatten() for name, values in known.items()}, "mean_loss": 1.5}
+    places = [(2, place) for place in range(4)]
+    expected = []
+    for place in places:
+        one = make()
+        one.draw_for(*place)
+        own = {name: values[place[1]] for name, values in known.items()}
+        expected.append(one(k=3, mean_loss=1.5, **own))
+    assert bits(make().choose_block(places, 10, 3, flat)) == bits(expected)
+
+
+class Follows(Own):
+    follows_progress = True
+
+    select_block = Own.select_block
+
+
+@pytest.mark.parametrize(("make", "broken"), [(Follows, False), (Own, True), (lambda: Extended(0.5), False)])
+def test_what_can_not_be_chosen_at_once_is_not(make: Callable[[], Selector], broken: bool) -> None:
+    known = {name: values.flatten() for name, values in scores(2, 4, 0.0, False, 0).items()}
+    if broken:
+        known["losses"][5] = torch.nan
+    assert make().choose_block([(0, 0), (0, 1)], 4, 2, known) == []
+
+
+@pytest.mark.parametrize("answer", [[torch.tensor([0])] * 2, [Selection(torch.tensor([0]))], torch.zeros(2)])
+def test_an_answer_of_another_kind_is_refused(answer: Any) -> None:
+    class Wrong(Own):
+        def select_block(self, k: int, *args: Any, **scores: Any) -> list[Selection]:
+            return answer
+
+    known = {name: values.flatten() for name, values in scores(2, 4, 0.0, False, 0).items()}
+    with pytest.raises(TypeError, match=r"Wrong\.select_block must answer with a Selection for each of 2 batches"):
+        Wrong().choose_block([(0, 0), (0, 1)], 4, 2, known)
 
 
 def test_whoever_does_without_is_not_asked() -> None:
     with pytest.raises(NotImplementedError):
-        LossPercentile.__mro__[1].select_block(LossPercentile(0.5), 1, [])  # type: ignore[attr-defined]
+        Selector.select_block(Extended(0.5), 1, [])

@@ -11,7 +11,6 @@ from litselect.callbacks.batch_sizes import least_chosen
 from litselect.callbacks.nonfinite import finite_rows, looked_up, select_finite
 from litselect.callbacks.ratings import rated_by_id
 from litselect.callbacks.topped_up import topped_up
-from litselect.selectors.broken_rows import broken_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,17 +55,12 @@ class EarlyChoice:
             length: how many batches the epoch has.
             batches: of the epoch, by place.
         """
-        if len(batches) == 1 or not self._callback.selector.takes_blocks:
-            for place, batch in batches.items():
-                yield self._chosen(place, batch.ids) if self._selects(place, length, batch.bounds) else None
-            return
-        ids = {place: batch.ids for place, batch in batches.items() if self._selects(place, length, batch.bounds)}
-        block = self._block(ids)
-        for place in batches:
-            if place in ids:
-                yield block[place] if place in block else self._chosen(place, ids[place])
+        block = self._block(length, batches) if len(batches) > 1 else {}
+        for place, batch in batches.items():
+            if place in block:
+                yield block[place]
             else:
-                yield None
+                yield self._chosen(place, batch.ids) if self._selects(place, length, batch.bounds) else None
 
     def _selects(self, place: int, length: int, bounds: tuple[int, int]) -> bool:
         """Whether rows of a batch are to be chosen. Tells the selector how far training is by then."""
@@ -86,21 +80,22 @@ class EarlyChoice:
             return False
         return not selector.wants_scores or memory.plan.source(epoch, place) == "ledger" or rated_by_id(callback)
 
-    def _block(self, ids: dict[int, Tensor]) -> dict[int, Selection]:
-        """What is chosen of as many batches as can be chosen from at once."""
+    def _block(self, length: int, batches: Mapping[int, Delivery]) -> dict[int, Selection]:
+        """What is chosen of those batches that can be chosen from at once."""
         callback, epoch = self._callback, self._trainer.current_epoch
-        selector, memory, sizes = callback.selector, callback.memory, {len(batch) for batch in ids.values()}
-        if memory is None or len(sizes) != 1 or callback.nonfinite != "raise" or callback.ratings is not None:
+        selector, memory = callback.selector, callback.memory
+        if not selector.takes_blocks or callback.nonfinite != "raise" or callback.ratings is not None:
             return {}
-        known = memory.recall(torch.cat(list(ids.values())), looked_up(selector, callback.nonfinite))
-        if any(broken_rows(name, known[name]) for name in selector.uses(known.keys())):
-            return {}  # by itself, each is told of when its turn comes
-        n = sizes.pop()
+        ids = {place: batch.ids for place, batch in batches.items() if self._selects(place, length, batch.bounds)}
+        sizes = {len(batch) for batch in ids.values()}
+        if memory is None or len(sizes) != 1 or not (n := sizes.pop()):
+            return {}
+        everyone = torch.cat(list(ids.values()))
+        known = memory.recall(everyone, looked_up(selector, callback.nonfinite)) if selector.wants_scores else {}
         least = min(self._minimum, n)
         selector.default_seed = memory.seed
-        scores = {name: known[name].reshape(len(ids), n) for name in (selector.takes or ()) if name in known}
-        chosen = selector.select_block(max(selector.count(n), least), [(epoch, place) for place in ids], **scores)
-        return {place: rows for place, rows in zip(ids, chosen, strict=True) if len(rows) >= least}
+        chosen = selector.choose_block([(epoch, place) for place in ids], n, max(selector.count(n), least), known)
+        return {place: rows for place, rows in zip(ids, chosen, strict=bool(chosen)) if len(rows) >= least}
 
     def _chosen(self, place: int, ids: Int[Tensor, " batch"]) -> Selection | None:
         """The rows of one batch; None for all."""

@@ -173,7 +173,14 @@ class TappedIterator:
 
     def _decided(self, several: int) -> Iterator[tuple[Any, Delivery | None]]:
         """What is sent for of the next lists, and the notes of them."""
-        lists = [self._noted(sent) for sent in islice(self._batches, several)]
+        lists: list[tuple[Any, Delivery | None]] = []
+        failed: list[Exception] = []
+        for sent in islice(self._batches, several):
+            try:
+                lists.append(self._noted(sent))
+            except Exception as error:
+                failed.append(error)
+                break
         notes = {place: note for place, (_, note) in enumerate(lists, self._place) if note is not None}
         selections = iter(self._decide(self._length, notes))
         for sent, note in lists:
@@ -182,6 +189,8 @@ class TappedIterator:
                 continue
             delivery = replace(note, selection=next(selections))
             yield sent if delivery.sent is None else _picked(sent, delivery.sent), delivery
+        for error in failed:
+            raise error
 
     def _noted(self, sent: Any) -> tuple[Any, Delivery | None]:
         """A list without those who are no candidates, and the note of it."""

@@ -95,9 +95,13 @@ class LossPercentile(Selector):
         self.floor = floor
         self.fixed_size = fixed_size
         self.probabilistic = not fixed_size
-        self.takes_blocks = fixed_size and type(self).takes_blocks
         self.history = history
         self._losses = LossHistory(history)
+
+    @property
+    def takes_blocks(self) -> bool:
+        """With a fixed size, see `Selector.takes_blocks`."""
+        return super().takes_blocks and self.fixed_size
 
     def uses(self, given: Set[str]) -> frozenset[str]:
         """Percentiles, where there are any; losses otherwise."""
@@ -122,9 +126,14 @@ class LossPercentile(Selector):
         return Selection(rows, inclusion=inclusion)
 
     def select_block(
-        self, k: int, places: Sequence[tuple[int, ...]], *, percentiles: Float[Tensor, "batches batch"]
+        self,
+        k: int,
+        places: Sequence[tuple[int, ...]],
+        *,
+        percentiles: Float[Tensor, "batches batch"],
+        losses: Float[Tensor, "batches batch"] | None = None,
     ) -> list[Selection]:
-        """Exactly k rows of each batch, by ranks of known losses."""
+        """Exactly k rows of each batch, by ranks of known losses, beside which these play no part."""
         percentile = self._rank(None, percentiles)
         draws: list[tuple[Tensor, Tensor]] = []
         for place in places:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -81,22 +81,20 @@ class Selector(OwnRandomness, ABC):
     memoryless: bool = False
     """Whether a choice by what is remembered leaves nothing behind: then it may be made long before its time."""
 
-    takes_blocks: bool = False
-    """Whether there is a `select_block`."""
-
     follows_progress: bool = False
     """Whether it chooses otherwise at other times of the training, whose length must be known for that."""
 
     _instead: str = ""  # what else can be done where a need is missing, for the message
+    _has_block: ClassVar[bool] = False
     _derived: ClassVar[frozenset[str]] = frozenset()  # attributes that follow from other arguments: not in the repr
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls._has_block = "select_block" in cls.__dict__  # that of another class says nothing of this one's choice
         if "select" not in cls.__dict__:
             return
         cls.takes, needs = read_signature(cls.__name__, cls.select)
         cls.memoryless = cls.__dict__.get("memoryless", False)  # that of another `select` says nothing of this one
-        cls.takes_blocks = "select_block" in cls.__dict__
         if "needs" not in cls.__dict__:
             cls.needs = needs
 
@@ -130,6 +128,11 @@ class Selector(OwnRandomness, ABC):
         """Whether nobody can tell when a choice by what is remembered is made: it draws from no stream of others."""
         return self.memoryless and self._given is None
 
+    @property
+    def takes_blocks(self) -> bool:
+        """Whether several batches can be chosen from at once: there is a `select_block`, and progress plays no part."""
+        return self._has_block and not self.follows_progress
+
     @abstractmethod
     def select(self, k: int, *args: Any, **scores: Any) -> Selection:
         """Choose `k` rows (a probabilistic selector: any number).
@@ -141,9 +144,9 @@ class Selector(OwnRandomness, ABC):
     def select_block(self, k: int, places: Sequence[tuple[int, ...]], *args: Any, **scores: Any) -> list[Selection]:
         """What `select` answers for each of B batches after `draw_for`, to the bit, in hardly more time than for one.
 
-        For choices by what is remembered, which are made for many batches in a row. A selector can do without: then it
-        is asked for one after the other. `places` are those of the batches, see `draw_for`; the scores, ``[B, N]`` on
-        the CPU, what `select` takes, none of them broken. How far training is should play no part.
+        Choices by what is remembered are made for many batches in a row: of all at once, where a selector has this
+        method. It takes what its `select` takes, scores of shape ``[B, N]``, on the CPU; `places` are those that
+        `draw_for` is called with.
         """
         raise NotImplementedError
 
@@ -202,6 +205,35 @@ class Selector(OwnRandomness, ABC):
             raise TypeError(
                 f"{type(self).__name__}.select must answer with a Selection, but got {type(chosen).__name__}. Return "
                 "Selection.of(rows), where rows are the positions of the chosen candidates."
+            )
+        return chosen
+
+    def choose_block(
+        self, places: Sequence[tuple[int, ...]], candidates: int, k: int, scores: Mapping[str, Any]
+    ) -> list[Selection]:
+        """What `draw_for` and a call answer for each of B batches; empty where they can't be made at once.
+
+        Args:
+            places: of the batches, see `draw_for`.
+            candidates: N, of each batch.
+            k: how many rows of each.
+            scores: see `__call__`; tensors on the CPU, one batch after the other, ``[B * N]`` each.
+
+        Raises:
+            TypeError: if `select_block` does not answer with a `Selection` for each batch.
+        """
+        broken = any(broken_rows(name, scores[name]) for name in self.uses(scores.keys()))
+        if not self.takes_blocks or broken:  # by itself, each is told of when its turn comes
+            return []
+        context: dict[str, Any] = {"candidates": candidates, "device": torch.device("cpu")}
+        for name, value in scores.items():
+            context[name] = value.reshape(len(places), candidates) if isinstance(value, torch.Tensor) else value
+        takes = context.keys() if self.takes is None else self.takes & context.keys()
+        chosen: Any = self.select_block(k, places, **{name: context[name] for name in takes})
+        if [type(rows) for rows in chosen] != [Selection] * len(places):
+            raise TypeError(
+                f"{type(self).__name__}.select_block must answer with a Selection for each of {len(places)} batches, "
+                f"but got {chosen!r:.200}. Return [Selection.of(rows) for rows in ...], or leave the method out."
             )
         return chosen
 
