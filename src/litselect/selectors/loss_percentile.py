@@ -153,8 +153,8 @@ class LossPercentile(Selector):
         else:
             hardest = percentile.masked_fill(first, 0).amax(-1, keepdim=True)
         hardest = hardest.clamp_min(torch.finfo(percentile.dtype).tiny)
-        easy = percentile / hardest  # c takes up any factor; this one prevents underflow
-        law = by_batch(lambda values: values**self.beta, easy)
+        relative = percentile / hardest  # c takes up any factor; this one prevents underflow
+        law = by_batch(lambda values: values**self.beta, relative)
         inclusion = inclusion_probabilities(law, k, self.floor, first)
         rows = systematic_sample(inclusion, k, order, start)
         return rows, inclusion.gather(-1, rows)
