@@ -10,7 +10,7 @@ def chosen_in_turns(steps: int) -> Generator[None]:
     """Inside, choices are made for one turn of timed steps in a row, and the step before it that is not timed.
 
     In use they are made for many more, so that few turns would bear the cost of all. Each bears its own here, and a
-    little more than its share: fewer in a row take longer each.
+    more than its share: fewer in a row take longer each.
 
     Args:
         steps: that are timed; 0 lets every step make its own.

@@ -109,7 +109,7 @@ _METHOD = (
     "not timed. Epochs before the timed one (the first one of a ledger, the scoring one of `rescore_every=2`) are run, "
     "and not timed; the ranks that a ledger makes at the start of an epoch are in the figure alone. Rows that are "
     "chosen before loading are chosen for 32 batches in a row; here for one turn and the step before it, so that each "
-    "turn bears the cost of its own choices, and a little more.",
+    "turn bears the cost of its own choices, and more than its share: five in a row, say, take longer each than 32.",
     "*Floor*, each part in plain steps of N: *bare scores* s are a forward pass with the losses of N rows under "
     "`no_grad`, in evaluation mode, and in the precision, format and resolution of the option (weights in that format "
     "already, the input brought into it), outside of Lightning; not compiled where only training is, for then the "
