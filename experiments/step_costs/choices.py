@@ -9,7 +9,7 @@ from unittest.mock import patch
 def chosen_in_turns(steps: int) -> Generator[None]:
     """Inside, choices are made for one turn of timed steps in a row, and the step before it that is not timed.
 
-    In use they are made for many more, so that few turns would bear the cost of all. Each bears its own here, and a
+    In use they are made for many more, so that few turns would bear the cost of all. Each bears its own here, and
     more than its share: fewer in a row take longer each.
 
     Args:

@@ -188,6 +188,12 @@ def loader(n: int = 32, batch_size: int = 8, **settings: Any) -> Any:
     return DataLoader(TensorDataset(*rows(n)), batch_size=batch_size, **settings)
 
 
+def easy(n: int) -> TensorDataset:
+    """Examples that a few steps teach for good, with their ids."""
+    labels = torch.arange(n) % CLASSES
+    return TensorDataset(10 * F.one_hot(labels, WIDTH).float(), labels, torch.arange(n))
+
+
 def loader_of(batches: list[Any]) -> Any:
     """A DataLoader that yields these very batches."""
     return DataLoader(batches, batch_size=None, collate_fn=_same)

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from litselect.callbacks import ExampleSelection
 from litselect.scoring import ScoringPass
 from litselect.selectors import KeepUnlearned
-from tests.callbacks.kit import CLASSES, WIDTH, Classifier, loader
+from tests.callbacks.kit import WIDTH, Classifier, easy, loader
 
 
 def test_a_training_keeps_less_as_it_learns(solo: Any) -> None:
@@ -34,8 +34,7 @@ class Normed(Classifier):
 @pytest.mark.parametrize(("module", "size"), [(Classifier, 1), (Classifier, 2), (Classifier, 4), (Normed, 4)])
 def test_of_small_batches_no_more_is_kept(solo: Any, module: type, size: int) -> None:
     """A batch of which nothing is chosen is one row to the loader, which is not trained; a queue needs no least."""
-    labels = torch.arange(96) % CLASSES
-    data = TensorDataset(10 * torch.nn.functional.one_hot(labels, WIDTH).float(), labels, torch.arange(96))
+    data = easy(96)
     trained = []
     for skips in (None, False):
         net, callback = solo.make(module, lr=1.0), ExampleSelection(KeepUnlearned(), refill=True, skip_loading=skips)
@@ -50,8 +49,7 @@ def test_of_small_batches_no_more_is_kept(solo: Any, module: type, size: int) ->
 @pytest.mark.filterwarnings("ignore:The losses are all alike")
 def test_one_row_is_not_scored_with_batch_statistics_to_be_checked(solo: Any) -> None:
     """A second fit checks its losses again, at once, on what was chosen before loading."""
-    labels = torch.arange(96) % CLASSES
-    data = TensorDataset(10 * torch.nn.functional.one_hot(labels, WIDTH).float(), labels, torch.arange(96))
+    data = easy(96)
     selects = ExampleSelection(
         KeepUnlearned(floor=0.05), scoring=ScoringPass(mode="train"), rescore_every=100, refill=True
     )

@@ -297,7 +297,7 @@ def test_it_is_in_a_class_that_extends_one_with_blocks(solo: Any) -> None:
 
 
 def test_lists_before_one_that_can_not_be_read_are_sent_for() -> None:
-    tapped = iterator([[0], [1], ["2"], [3]], length=9)  # type: ignore[list-item]
+    tapped = iterator([[0], [1], ["2"], [3]], length=9)
     assert [next(tapped), next(tapped)] == [[0], [1]]
     with pytest.raises(ValueError, match=r"it sent \['2'\]"):
         next(tapped)
@@ -374,7 +374,7 @@ def test_they_would_not(solo: Any, case: str, monkeypatch: pytest.MonkeyPatch) -
     assert differences(trained(solo, **CASES[case]()), trained(solo, whole, **CASES[case]()))
 
 
-def iterator(sent: list[list[int]], length: int) -> TappedIterator:
+def iterator(sent: list[list[Any]], length: int) -> TappedIterator:
     return TappedIterator(iter(sent), length, load_all, lambda _: None, Doubts(), lambda: True)
 
 

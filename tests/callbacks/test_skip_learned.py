@@ -3,14 +3,11 @@
 from typing import Any
 
 import pytest
-import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from litselect.callbacks import ExampleSelection, SkipLearned
 from litselect.selectors import KeepUnlearned
-from tests.callbacks.kit import CLASSES, WIDTH, Classifier, differences, loader, weights
-
-pytestmark = pytest.mark.filterwarnings("ignore:The '\\w+_dataloader' does not have many workers")
+from tests.callbacks.kit import Classifier, differences, easy, loader, weights
 
 
 def test_it_is_what_it_says(solo: Any) -> None:
@@ -25,10 +22,8 @@ def test_it_is_what_it_says(solo: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:The losses are all alike")
 def test_less_is_trained_and_then_everything(solo: Any) -> None:
-    labels = torch.arange(96) % CLASSES
-    data = TensorDataset(10 * torch.nn.functional.one_hot(labels, WIDTH).float(), labels, torch.arange(96))
     net, callback = solo.make(Classifier, lr=1.0), SkipLearned()
-    solo.fit(net, callback, data=DataLoader(data, 8), max_epochs=40)
+    solo.fit(net, callback, data=DataLoader(easy(96), 8), max_epochs=40)
     assert callback.counters.seen == 40 * 96
     assert {len(rows) for rows in net.steps} == {8}
     whole = 20 * 96 // 8

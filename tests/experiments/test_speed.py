@@ -133,7 +133,7 @@ def test_options_apply_where_they_make_a_difference() -> None:
 
 def test_every_turn_bears_the_cost_of_its_own_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     """In use rows are chosen for many batches in a row, which nearly all turns would not notice."""
-    choose, batch_start = EarlyChoice.__call__, StepTimes.on_train_batch_start  # of so many batches
+    choose, batch_start = EarlyChoice.__call__, StepTimes.on_train_batch_start
     chosen, by_turn = [0], list[int]()
 
     def counting(self: EarlyChoice, length: int, batches: Any) -> Any:

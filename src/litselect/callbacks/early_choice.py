@@ -59,8 +59,10 @@ class EarlyChoice:
         for place, batch in batches.items():
             if place in block:
                 yield block[place]
+            elif self._selects(place, length, batch.bounds):
+                yield self._chosen(place, batch.ids)
             else:
-                yield self._chosen(place, batch.ids) if self._selects(place, length, batch.bounds) else None
+                yield None
 
     def _selects(self, place: int, length: int, bounds: tuple[int, int]) -> bool:
         """Whether rows of a batch are to be chosen. Tells the selector how far training is by then."""
@@ -80,22 +82,28 @@ class EarlyChoice:
             return False
         return not selector.wants_scores or memory.plan.source(epoch, place) == "ledger" or rated_by_id(callback)
 
-    def _block(self, length: int, batches: Mapping[int, Delivery]) -> dict[int, Selection]:
-        """What is chosen of those batches that can be chosen from at once."""
+    def _block(self, length: int, batches: Mapping[int, Delivery]) -> dict[int, Selection | None]:
+        """What is chosen of those batches that can be chosen from at once; None for all."""
         callback, epoch = self._callback, self._trainer.current_epoch
         selector, memory = callback.selector, callback.memory
         if not selector.takes_blocks or callback.nonfinite != "raise" or callback.ratings is not None:
             return {}
         ids = {place: batch.ids for place, batch in batches.items() if self._selects(place, length, batch.bounds)}
+        found: dict[int, Selection | None] = {place: None for place in batches if place not in ids}
         sizes = {len(batch) for batch in ids.values()}
         if memory is None or len(sizes) != 1 or not (n := sizes.pop()):
-            return {}
+            return found
         everyone = torch.cat(list(ids.values()))
         known = memory.recall(everyone, looked_up(selector, callback.nonfinite)) if selector.wants_scores else {}
-        least = min(self._minimum, n)
+        least, k = self._sizes(n)
         selector.default_seed = memory.seed
-        chosen = selector.choose_block([(epoch, place) for place in ids], n, max(selector.count(n), least), known)
-        return {place: rows for place, rows in zip(ids, chosen, strict=bool(chosen)) if len(rows) >= least}
+        chosen = selector.choose_block([(epoch, place) for place in ids], n, k, known)
+        return found | {place: rows for place, rows in zip(ids, chosen, strict=bool(chosen)) if len(rows) >= least}
+
+    def _sizes(self, n: int) -> tuple[int, int]:
+        """Fewest rows of `n` that are chosen, and how many are asked for."""
+        least = min(self._minimum, n)
+        return least, max(self._callback.selector.count(n), least)
 
     def _chosen(self, place: int, ids: Int[Tensor, " batch"]) -> Selection | None:
         """The rows of one batch; None for all."""
@@ -109,8 +117,7 @@ class EarlyChoice:
         selector.default_seed = memory.seed
         selector.draw_for(self._trainer.current_epoch, place)
         n = len(ids)
-        least = min(self._minimum, n)
-        k = max(selector.count(n), least)
+        least, k = self._sizes(n)
         selection = select_finite(selector, known, k, callback.nonfinite) if known else selector(candidates=n, k=k)
         if len(selection) >= least:
             return selection

@@ -171,8 +171,8 @@ class TappedIterator:
         if not self._ready:
             raise StopIteration
 
-    def _decided(self, several: int) -> Iterator[tuple[Any, Delivery | None]]:
-        """What is sent for of the next lists, and the notes of them."""
+    def _decided(self, several: int) -> Iterator[tuple[Any, Delivery | None] | Exception]:
+        """What is sent for of the next lists, and the notes of them; last, why no more could be read."""
         lists: list[tuple[Any, Delivery | None]] = []
         failed: list[Exception] = []
         for sent in islice(self._batches, several):
@@ -189,8 +189,7 @@ class TappedIterator:
                 continue
             delivery = replace(note, selection=next(selections))
             yield sent if delivery.sent is None else _picked(sent, delivery.sent), delivery
-        for error in failed:
-            raise error
+        yield from failed
 
     def _noted(self, sent: Any) -> tuple[Any, Delivery | None]:
         """A list without those who are no candidates, and the note of it."""

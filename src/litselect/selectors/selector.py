@@ -148,7 +148,7 @@ class Selector(OwnRandomness, ABC):
         method. It takes what its `select` takes, scores of shape ``[B, N]``, on the CPU; `places` are those that
         `draw_for` is called with.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # not abstract: a selector can do without, and is not asked then
 
     def __call__(
         self,
@@ -199,8 +199,7 @@ class Selector(OwnRandomness, ABC):
         context: dict[str, Any] = {**given, "candidates": n, "device": device}
         if mean_loss is not None:
             context["mean_loss"] = mean_loss
-        takes = context.keys() if self.takes is None else self.takes & context.keys()
-        chosen: Any = self.select(k, **{name: context[name] for name in takes})
+        chosen: Any = self.select(k, **self._taken(context))
         if not isinstance(chosen, Selection):
             raise TypeError(
                 f"{type(self).__name__}.select must answer with a Selection, but got {type(chosen).__name__}. Return "
@@ -222,14 +221,14 @@ class Selector(OwnRandomness, ABC):
         Raises:
             TypeError: if `select_block` does not answer with a `Selection` for each batch.
         """
-        broken = any(broken_rows(name, scores[name]) for name in self.uses(scores.keys()))
-        if not self.takes_blocks or broken:  # by itself, each is told of when its turn comes
+        if not self.takes_blocks:
             return []
+        if any(broken_rows(name, scores[name]) for name in self.uses(scores.keys())):
+            return []  # by itself, each is told of when its turn comes
         context: dict[str, Any] = {"candidates": candidates, "device": torch.device("cpu")}
         for name, value in scores.items():
             context[name] = value.reshape(len(places), candidates) if isinstance(value, torch.Tensor) else value
-        takes = context.keys() if self.takes is None else self.takes & context.keys()
-        chosen: Any = self.select_block(k, places, **{name: context[name] for name in takes})
+        chosen: Any = self.select_block(k, places, **self._taken(context))
         if [type(rows) for rows in chosen] != [Selection] * len(places):
             raise TypeError(
                 f"{type(self).__name__}.select_block must answer with a Selection for each of {len(places)} batches, "
@@ -244,6 +243,11 @@ class Selector(OwnRandomness, ABC):
     def uses(self, given: Set[str]) -> frozenset[str]:
         """What the next call can't do without if it is given `given`: it must be there, and in order."""
         return self.wants | (self.needs & given)
+
+    def _taken(self, context: dict[str, Any]) -> dict[str, Any]:
+        """What `select` takes of all that is known."""
+        takes = context.keys() if self.takes is None else self.takes & context.keys()
+        return {name: context[name] for name in takes}
 
     def _validate(self, given: dict[str, Tensor], candidates: int | None) -> int:
         uses = self.uses(given.keys())
