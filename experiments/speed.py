@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments import environment
+from experiments.allocator import keep_memory
 from experiments.cell import code_digest
 from experiments.cli import command, require_complete
 from experiments.errors import UsageError
@@ -26,7 +27,7 @@ from experiments.threads import threads
 
 CLOCKS = {
     "cpu": "Seconds are processor time of the thread that trains (torch's threads: {threads}), which other work on the "
-    "machine disturbs least.",
+    "machine disturbs least. Freed memory is {memory}.",
     "cuda": "Seconds are wall clock, the device synchronised at both ends.",
 }
 
@@ -36,9 +37,11 @@ def main(config: DictConfig) -> None:
     require_complete(config)
     _check(config)
     logging.getLogger("litselect").setLevel(logging.WARNING)
+    memory = "kept" if keep_memory() else "given back as the C library sees fit"
     hydra, console = HydraConfig.get(), Console(highlight=False, soft_wrap=True)
     folder, page = Path(hydra.runtime.output_dir), Path(config.page)
-    common = {"code": code_digest() if config.reuse == "code" else None, "device": config.device}
+    code = code_digest() if config.reuse == "code" else None
+    common = {"code": code, "device": config.device, "threads": config.threads}
     study = Study(config, Store(folder / "parts", common, console.print))
     with threads(config.threads, 0), torch.random.fork_rng():
         results = study.results()
@@ -47,7 +50,8 @@ def main(config: DictConfig) -> None:
         facts = {
             **environment.describe(), "date": date.today().isoformat(),
             "command": " ".join(("python -m experiments.speed", *hydra.overrides.task)),
-            "clock": CLOCKS[config.device].format(threads=config.threads), "fidelity": config.fidelity.words,
+            "clock": CLOCKS[config.device].format(threads=config.threads, memory=memory),
+            "fidelity": config.fidelity.words,
         }  # fmt: skip
         if config.trace:
             for file in study.traces(folder / "traces"):

@@ -35,8 +35,8 @@ class Kind:
 
     @property
     def measured_by_auto(self) -> bool:
-        """Whether `scoring="auto"` looks at it."""
-        return not self.compiled and not self.proxy
+        """Whether `scoring="auto"` looks at it and may take it: images of half the size choose other rows."""
+        return not self.compiled and not self.proxy and self.resolution == 1
 
     def bare(self, subject: Subject, learner: Learner, batch: Batch, *, bf16: bool) -> Call:
         """The forward pass and the losses of `batch`, without gradients, and nothing else.

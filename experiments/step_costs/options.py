@@ -109,6 +109,7 @@ OPTIONS: dict[str, Option] = {
         resizes=True,
         fp32=True,
     ),
+    "chunks": Option("`ScoringPass(chunk=32)`", _scored(chunk=32), Kind()),
     "compiled": Option("`ScoringPass(compile=True)`", _scored(compile=True), Kind(compiled=True)),
     "proxy": Option("`ScoringPass(proxy=...)`", _proxied, Kind(proxy=True)),
     "every_2": Option("`ScoringPass(every=2)`", _scored(every=2), Kind(), share=0.5, cycle=2),

@@ -10,7 +10,7 @@ from experiments.step_costs import tables
 from experiments.step_costs.figure import draw
 from experiments.step_costs.verdict import LONG_MS, by_option, verdict
 
-PARTS = ("results", "sizes", "history", "ledger", "fidelity", "data_path")
+PARTS = ("results", "sizes", "history", "ledger", "fidelity", "data_path", "freed_memory")
 NAMES = {"cpu": "CPU", "cuda": "GPU"}
 FACTS = ("hardware", "python", "torch", "pytorch-lightning", "litselect", "commit")
 
@@ -92,6 +92,8 @@ def _section(name: str, found: Findings, folder: Path, file: Path) -> list[str]:
             f"small MLP; keep {data[1]['keep']}, N = {data[0]['n']}. Where scores are known before a batch is loaded, "
             "only its chosen rows are decoded."
         ]
+    if freed := found.rows.get("freed_memory"):
+        parts += [f"### Memory that is given back ({name})", _FREED, tables.freed_memory(freed)]
     own = f"Of cells whose plain step takes {LONG_MS:g} ms or more; medians. Each cell is in the tables above."
     return [*parts, f"### Near the floor, by option ({name})", own, by_option(results)]
 
@@ -99,6 +101,14 @@ def _section(name: str, found: Findings, folder: Path, file: Path) -> list[str]:
 _INTRODUCTION = (
     "A step of selected training, through the Trainer, beside a plain step on the same N candidates; and its *floor*, "
     "the sum of the bare parts that it can't do without, measured in the same run."
+)
+_FREED = (
+    "By default, glibc gives large tensors back to the system when they are freed, and gets them again page by page. "
+    "Whether it does is decided by all that a process did before. Everything above was therefore measured in a process "
+    "that keeps its memory, and here are trainings through the Trainer, each alone in a process of either way: ms of "
+    "processor time for a step, and in brackets the pages that the system handed out for it, in thousands. fp32, keep "
+    "1/3; `full` scores all rows at once, `chunks` 32 at a time. To keep memory, set "
+    "`MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_MMAP_THRESHOLD_=1073741824` before a training starts."
 )
 _METHOD = (
     "*Measured*: from the start of a batch to the start of the next, so with loading (of tensors in memory), scoring, "
@@ -116,7 +126,8 @@ _METHOD = (
     "scoring pass is not either. A *step of k* is a plain step through the Trainer with batches of k, so that what "
     "small batches lose is in the floor. Options that score: s + step of k; `every_2`, `stale_both`: s / 2 + step of "
     "k; options that know their scores, and `random`: step of k. `reuse`: F + (1 - F) k / N, where F is the forward "
-    "pass of training with its graph. `auto`: the least s of the kinds that it looks at, + step of k.",
+    "pass of training with its graph. `auto`: the least s of the kinds that it looks at, "
+    "but for images of half the size, which choose other rows and so are not taken, + step of k.",
     "*Peak memory*: all tensors alive at the peak of a step, beyond those at its start: counted storages on a CPU, the "
     "allocator's on CUDA.",
 )

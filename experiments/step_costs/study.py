@@ -1,6 +1,7 @@
 """All that is measured on one device, part by part."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from experiments.allocator import keep_memory
 from experiments.build import build
 from experiments.data import Source
 from experiments.records import Row
-from experiments.step_costs import data_path, fidelity, ledger_sizes, scaling
+from experiments.step_costs import data_path, fidelity, freed_memory, ledger_sizes, scaling
 from experiments.step_costs.arm import Plan
 from experiments.step_costs.measurement import Group
 from experiments.step_costs.models import Subject
@@ -57,11 +59,11 @@ class Study:
         return rows
 
     def others(self) -> Iterator[tuple[str, list[Row]]]:
-        """Scaling, fidelity, and the data path, as far as they are asked for."""
+        """What is not a step of a network, as far as it is asked for."""
         config = self.config
         asked: dict[str, Any] = {
             "sizes": self._sizes, "history": self._history, "ledger": self._ledger, "fidelity": self._fidelity,
-            "data_path": self._data_path,
+            "data_path": self._data_path, "freed_memory": self._freed_memory,
         }  # fmt: skip
         for name, measure in asked.items():
             if name in config.others:
@@ -123,10 +125,19 @@ class Study:
             device=self.device,
         )
 
+    def _freed_memory(self) -> list[Row]:
+        if self.device != "cpu" or not keep_memory():
+            return []
+        own = self.config.freed_memory
+        subjects = [self.subject(name) for name in own.models]
+        subjects = [replace(one, rows=times * one.rows) for one in subjects for times in own.times]
+        return freed_memory.measure(subjects, list(own.options), float(self.keep), self.config.threads)
+
 
 _SETTINGS = {
     "sizes": ("scaling",), "history": ("scaling",), "ledger": ("scaling",),
     "fidelity": ("fidelity", "data", "keeps", "options"), "data_path": ("data_path", "scaling"),
+    "freed_memory": ("freed_memory", "sizes", "scaling"),
 }  # fmt: skip
 
 

@@ -86,5 +86,20 @@ def data_path(rows: list[Row]) -> str:
     return to_table(Table(head, lines))
 
 
+def freed_memory(rows: list[Row]) -> str:
+    """Milliseconds and pages, a line for each network and size."""
+    found = {(row["model"], row["n"], row["option"], row["memory"]): row for row in rows}
+    options, ways = (list(dict.fromkeys(row[column] for row in rows)) for column in ("option", "memory"))
+
+    def cell(row: Row) -> str:
+        return f"{_number(row, 'ms', 1)} ({float(row['pages']) / 1000:.1f})"
+
+    lines = [
+        (TITLES[model], n, *(cell(found[model, n, option, way]) for option in options for way in ways))
+        for model, n in dict.fromkeys((row["model"], row["n"]) for row in rows)
+    ]
+    return to_table(Table(("network", "N", *(f"{option}, {way}" for option in options for way in ways)), lines))
+
+
 def _number(row: Row, column: str, digits: int = 2) -> str:
     return f"{float(row[column]):.{digits}f}"

@@ -13,7 +13,7 @@ from litselect.callbacks import ExampleSelection, SelectiveBackprop, auto_scorin
 from litselect.callbacks.auto_scoring import AutoScoring
 from litselect.callbacks.fidelity import Fidelity
 from litselect.callbacks.log_of import log_of
-from litselect.scoring import ScoringPass, capture_check
+from litselect.scoring import Scores, ScoringPass, capture_check
 from litselect.selectors import RandomSubset, RatedSubset, TopLoss, Uncertainty
 from tests.callbacks.kit import Classifier, loader_of
 
@@ -31,7 +31,8 @@ class Clock:
         clock = self
 
         def timed(scoring: ScoringPass, *args: Any, **kwargs: Any) -> Any:
-            name = " ".join(filter(None, [scoring.precision, "small" if scoring.resolution else None])) or "full"
+            kinds = {"small": scoring.resolution, "chunks": scoring.chunk}
+            name = " ".join(filter(None, [scoring.precision, *(kind for kind, on in kinds.items() if on)])) or "full"
             clock.time += clock.passes.get(name, 9.0)
             return examine(scoring, *args, **kwargs)
 
@@ -61,16 +62,16 @@ class Images(Classifier):
         return F.cross_entropy(self.net(batch[0]), batch[1])
 
 
-def images(batches: int) -> Any:
+def images(batches: int, rows: int = N) -> Any:
     torch.manual_seed(0)
-    return loader_of([(torch.randn(N, 1, 8, 8), torch.arange(N) % 3) for _ in range(batches)])
+    return loader_of([(torch.randn(rows, 1, 8, 8), torch.arange(rows) % 3) for _ in range(batches)])
 
 
-def fit(solo: Any, batches: int, callback: Any = None, **settings: Any) -> tuple[Any, ExampleSelection]:
+def fit(solo: Any, batches: int, callback: Any = None, rows: int = N, **settings: Any) -> tuple[Any, ExampleSelection]:
     callback = callback or ExampleSelection(TopLoss(1 / 3), scoring="auto", **settings)
     torch.manual_seed(1)
     module = solo.make(Images)
-    solo.fit(module, callback, data=images(batches), max_epochs=1)
+    solo.fit(module, callback, data=images(batches, rows), max_epochs=1)
     return module, callback
 
 
@@ -98,6 +99,26 @@ def test_choices_that_differ_are_not_worth_their_price(solo: Any, monkeypatch: p
     Clock(monkeypatch, PASSES, plain=10, selected=5)
     monkeypatch.setattr(auto_scoring, "_LEAST_OVERLAP", 0.0)
     assert fit(solo, 9)[1].auto.chosen == "half resolution bf16"  # type: ignore
+
+
+@pytest.mark.usefixtures("short")
+def test_on_a_cpu_chunks_are_looked_at(solo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch, {**PASSES, "chunks": 1.0, "bf16 chunks": 1.5}, plain=10, selected=5)
+    _, callback = fit(solo, 9, rows=40)
+    assert callback.auto is not None
+    assert callback.auto.chosen == "chunks of 32"
+    assert callback.scoring.chunk == 32
+    assert "bf16, chunks of 64" not in callback.auto.table  # which would be one
+
+
+@pytest.mark.parametrize(("rows", "device"), [(32, "cpu"), (40, "meta")])
+def test_chunks_are_for_cpus_and_larger_batches(rows: int, device: str) -> None:
+    auto, tried = AutoScoring("select"), list[int | None]()
+    auto.measure(
+        lambda scoring: (tried.append(scoring.chunk), Scores(torch.rand(rows)))[1], rows // 2, torch.device(device)
+    )
+    assert len(tried) == 6
+    assert not any(tried)
 
 
 @pytest.mark.usefixtures("short")

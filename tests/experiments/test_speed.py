@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from experiments.allocator import keep_memory
 from experiments.lightning_manners import quiet
 from experiments.rating_text.corpus import Text
 from experiments.records import Row, read
-from experiments.step_costs import fidelity, floors, study
+from experiments.step_costs import fidelity, floors, freed_memory, study
 from experiments.step_costs.arm import Arm, Plan
 from experiments.step_costs.block import FEWER, FORWARD, PLAIN, Block
 from experiments.step_costs.choices import chosen_in_turns
@@ -42,7 +43,7 @@ TINY = (
     "scaling.parameters=[1e4]", "scaling.options=[full]", "scaling.history=[64,128]", "scaling.ledger=[100,1000]",
     "scaling.rounds=2", "scaling.steps=1", "scaling.ledger_rounds=1", "fidelity.epochs=2", "fidelity.rows=48",
     "data_path.options=[full,ledger]", "data_path.rows=8", "data_path.batches=5", "data_path.side=16",
-    "data_path.rounds=1",
+    "data_path.rounds=1", "freed_memory.models=[mlp]", "freed_memory.times=[2]", "freed_memory.options=[]",
 )  # fmt: skip
 
 
@@ -61,10 +62,10 @@ def test_rows_kept() -> None:
 
 
 def test_costs_are_those_of_their_round() -> None:
-    half = Kind(resolution=0.5)
+    small = Kind(resolution=0.5)
     seconds = {
         PLAIN: [1.0, 2.0, 4.0], FEWER: [0.5, 1.0, 2.0], FORWARD: [0.25, 0.5, 1.0],
-        Kind(): [0.25, 0.5, 1.0], half: [0.125, 0.25, 0.5],
+        Kind(): [0.25, 0.5, 1.0], Kind(bf16=True): [0.125, 0.25, 0.5], small: [0.0625, 0.125, 0.25],
         "full": [1.5, 1.5, 3.0], "random": [0.5, 1.0, 2.0], "reuse": [0.625, 1.25, 2.5], "auto": [0.625, 1.25, 2.5],
         "every_2": [0.625, 1.25, 2.5], "stale": [0.5, 1.0, 2.0], "stale_scoring": [1.0, 2.0, 4.0],
     }  # fmt: skip
@@ -79,7 +80,7 @@ def test_costs_are_those_of_their_round() -> None:
     assert (float(full["ratio"]), float(full["plain_ms"]), float(full["memory"])) == (1, 2000, 0.5)
     floor = {name: float(row["floor"]) for name, row in rows.items()}
     assert (floor["random"], floor["stale"], floor["stale_both"]) == (0.5, 0.5, 0.625)
-    assert (floor["reuse"], floor["auto"], floor["every_2"]) == (0.625, 0.625, 0.625)
+    assert (floor["reuse"], floor["auto"], floor["every_2"]) == (0.625, 0.625, 0.625)  # `auto` takes no small images
     assert float(rows["stale_both"]["measured"]) == 0.75
     assert (rows["stale_both"]["memory"], rows["stale"]["memory"], rows["random"]["memory"]) == ("0.7500", "0.2500", "")
 
@@ -202,6 +203,12 @@ def test_a_page_without_results_says_how_to_get_them(tmp_path: Path) -> None:
     assert "GPU: not yet run; the command is** `python -m experiments.speed device=cuda" in text
 
 
+def test_the_training_of_an_option_is_timed_and_its_pages_are_counted() -> None:
+    seconds, pages = freed_memory._training(Subject("mlp", 12, {"width": 4, "depth": 1}), "ledger", 0.5, 1)
+    assert 0 < seconds < 1
+    assert pages >= 0
+
+
 def test_bad_settings_are_refused(application: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for setting, words in (
         ("options=[best]", "received best"), ("models=[bert]", "received bert"), ("device=tpu", "cpu or cuda"),
@@ -236,6 +243,11 @@ def test_results_page_and_resumption(
     assert (tmp_path / "speed" / "cpu.svg").stat().st_size > 10_000
     decoded = {row["option"]: float(row["decoded"]) for row in read(tmp_path / "speed" / "cpu" / "data_path.csv")}
     assert decoded == {"plain": 1, "full": 1, "ledger": 0.375}  # 3 of 8
+    freed = read(tmp_path / "speed" / "cpu" / "freed_memory.csv") if keep_memory() else []
+    assert [(row["n"], row["option"], row["memory"]) for row in freed] == [
+        ("24", "plain", way) for way in (freed_memory.WAYS if keep_memory() else ())
+    ]
+    assert ("Memory that is given back" in text) == keep_memory()
     agreement = read(tmp_path / "speed" / "cpu" / "fidelity.csv")
     assert {(row["model"], row["option"]) for row in agreement} == {
         (model, option) for model in ("mlp", "lm") for option in ("bf16", "ledger", "stale")
@@ -248,7 +260,7 @@ def test_results_page_and_resumption(
     monkeypatch.setattr(study, "Group", refuses)
     capsys.readouterr()
     assert application(*arguments) == 0
-    assert capsys.readouterr().out.count(": kept") == 4 + 5
+    assert capsys.readouterr().out.count(": kept") == 4 + 6
     assert read(tmp_path / "run" / "results.csv") == rows
     with pytest.raises(AssertionError, match="measured again"):
         application(*arguments, "rounds=3")

@@ -35,6 +35,8 @@ _OPTIONS: Final[Mapping[str, Callable[[], ScoringPass]]] = {
     "bf16 channels_last": lambda: ScoringPass(precision="bf16", memory_format=torch.channels_last),
     "half resolution": lambda: ScoringPass(resolution=0.5),
     "half resolution bf16": lambda: ScoringPass(precision="bf16", resolution=0.5),
+    "chunks of 32": lambda: ScoringPass(chunk=32),
+    "bf16, chunks of 64": lambda: ScoringPass(precision="bf16", chunk=64),
 }
 _LENGTHS: Final[Mapping[Phase, int]] = {"options": 4, "plain": 5, "selected": 5, "decided": 2000}
 _ORDER: Final[tuple[Phase, ...]] = ("options", "plain", "selected", "decided")
@@ -65,8 +67,10 @@ class AutoScoring:
     where gradients are accumulated: so it is known whether selection pays. The fourth is training as decided. The first
     batch of each phase is not counted in times: caches and kernels settle.
 
-    On CUDA the host waits for the device in the first three, which are a hundredth of all batches or less. Ranks do
-    what rank 0 finds. As times differ from run to run, so may the option; it is part of the checkpoint.
+    On a CPU chunks are looked at, too: what a layer makes of few rows stays in the caches, and is not given back to the
+    system layer by layer. On CUDA the host waits for the device in the first three, which are a hundredth of all
+    batches or less. Ranks do what rank 0 finds. As times differ from run to run, so may the option; it is part of the
+    checkpoint.
 
     Args:
         when_unprofitable: what to do where selection takes longer than training all rows: ``"select"`` goes on with a
@@ -149,11 +153,12 @@ class AutoScoring:
         """
         full: Scores | None = None
         for name, make in _OPTIONS.items():
-            if name in self._refused:
+            scoring = make()
+            if name in self._refused or (full is not None and not _sensible(scoring, full.losses.numel(), device)):
                 continue
             began = _now(device)
             try:
-                scores = score(make())
+                scores = score(scoring)
             except Exception as error:
                 if name == "full":
                     raise
@@ -230,6 +235,11 @@ class AutoScoring:
         self.chosen, self.table, self.phase = state["chosen"], state["table"], state["phase"]
         self.pays = None if state["pays"] < 0 else bool(state["pays"])
         self._place, self._shown = state["place"], set(state["shown"])
+
+
+def _sensible(scoring: ScoringPass, n: int, device: torch.device) -> bool:
+    """Whether its chunks, if any, are parts of the batch, and a CPU's: small operations don't fill a GPU."""
+    return scoring.chunk is None or (scoring.chunk < n and device.type == "cpu")
 
 
 def _typical(seconds: list[float]) -> float:

@@ -49,7 +49,7 @@ class ScoringPass:
             the module is trained on. By default the proxy stays as it is.
         every: make a pass over every n-th batch only, another of the n in each epoch, and select the batches in between
             by the last known losses: for a callback, which then keeps a ledger.
-        chunk: score so many rows at a time, for want of memory; halved whenever it runs out.
+        chunk: score so many rows at a time, for want of memory, or of a CPU's caches; halved whenever memory runs out.
         check: whether captured losses are checked.
 
     Raises:
