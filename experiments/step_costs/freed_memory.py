@@ -1,4 +1,4 @@
-"""What it costs to give freed memory back to the system: trainings alone in a process, which does and which doesn't."""
+"""What it costs to give freed memory back to the system: trainings, each alone in a process that does, or does not."""
 
 from collections.abc import Sequence
 from multiprocessing import get_context

@@ -198,6 +198,25 @@ def test_parts_in_a_list_run_compiled(counting: Counting) -> None:
     assert counting.graphs == 2
 
 
+def test_many_parts_run_compiled(counting: Counting) -> None:
+    """More than the eight modules for which torch compiles one and the same code."""
+
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList([nn.Linear(3 + i, 4 + i) for i in range(12)])
+
+        def training_step(self, batch: Any) -> Tensor:
+            x = batch[0].mean((2, 3))
+            for part in self.parts:
+                x = part(x)
+            return F.cross_entropy(x, batch[1])
+
+    net = Deep()
+    torch.testing.assert_close(score(ScoringPass(compile=True), net), score(ScoringPass(), net))
+    assert counting.graphs == 12
+
+
 # ---------------------------------------------------------------------- a proxy
 
 

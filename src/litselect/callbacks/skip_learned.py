@@ -17,17 +17,18 @@ class SkipLearned(ExampleSelection):
         +trainer = Trainer(max_epochs=20, callbacks=[SkipLearned()])
 
     What to take where nobody knows which law suits the data: at equal cost it gained with many data and with rare
-    classes, and where the law loses without an end (few data, long trainings, duplicates), it lost nothing that can be
-    told from chance (docs/benchmark/index.md). It is
+    classes, and lost a quarter of a point with duplicates, where the law without an end loses one or more
+    (docs/benchmark/index.md). It is
 
     .. code-block:: python
 
         ExampleSelection(KeepUnlearned(), refill=True, end=0.5)
 
     There is no `keep`: nearly everything is trained at first, and less and less of what is learned, in full batches.
-    So an epoch has fewer and fewer steps. Spend what that saves: with as many epochs as before a training is shorter, and
-    gains nothing. `Budget` and `BudgetSchedule` hold cost and learning rate to a plan. From the middle on everything is trained: a small set that is trained for long is learned by heart, and what is left out by
-    then are not the examples that it could do without.
+    So an epoch has fewer and fewer steps. Spend what that saves: with as many epochs as before, a training is shorter
+    and gains nothing. `Budget` and `BudgetSchedule` hold cost and learning rate to a plan. From the middle on
+    everything is trained: a small set that is trained for long is learned by heart, and what is left out by then are
+    not the examples that it could do without.
 
     Cost: training of what is kept; no scoring pass.
 

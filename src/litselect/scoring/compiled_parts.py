@@ -56,7 +56,14 @@ def _compiled_call(child: Any) -> Callable[..., Any]:
     """What runs a child: compiled anew, unless it was."""
     if hasattr(child, "_orig_mod"):
         return child._call_impl
-    return child._compiled_call_impl or torch.compile(child._call_impl)
+    if child._compiled_call_impl is not None:
+        return child._compiled_call_impl
+
+    def call(*args: Any, **kwargs: Any) -> Any:  # not the method: torch 2.13 compiles none of its own modules'
+        return child._call_impl(*args, **kwargs)
+
+    call.__code__ = call.__code__.replace()  # one of its own, for torch compiles a code for eight modules at most
+    return torch.compile(call)
 
 
 def _unseen(call: Callable[..., Any]) -> Callable[..., Any]:
