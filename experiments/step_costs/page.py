@@ -12,7 +12,7 @@ from experiments.step_costs.verdict import LONG_MS, by_option, verdict
 
 PARTS = ("results", "sizes", "history", "ledger", "fidelity", "data_path", "freed_memory")
 NAMES = {"cpu": "CPU", "cuda": "GPU"}
-FACTS = ("hardware", "python", "torch", "pytorch-lightning", "litselect", "commit")
+FACTS = ("python", "torch", "pytorch-lightning", "litselect", "commit")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _section(name: str, found: Findings, folder: Path, file: Path) -> list[str]:
         f"## {name}",
         f"Made by `{facts['command']}` on {facts['date']}, not by hand; all values in "
         f"[results.csv]({near}/results.csv). "
-        + ", ".join(f"{fact} {facts[fact]}" for fact in FACTS)
+        + ", ".join([facts["hardware"], *(f"{fact} {facts[fact]}" for fact in FACTS)])
         + f". {facts['clock']}",
         *verdict(results, f"near-the-floor-by-option-{name.lower()}"),
         f"### Networks ({name})",
@@ -121,13 +121,13 @@ _METHOD = (
     "chosen before loading are chosen for 32 batches in a row; here for one turn and the step before it, so that each "
     "turn bears the cost of its own choices, and more than its share: five in a row, say, take longer each than 32.",
     "*Floor*, each part in plain steps of N: *bare scores* s are a forward pass with the losses of N rows under "
-    "`no_grad`, in evaluation mode, and in the precision, format and resolution of the option (weights in that format "
-    "already, the input brought into it), outside of Lightning; not compiled where only training is, for then the "
-    "scoring pass is not either. A *step of k* is a plain step through the Trainer with batches of k, so that what "
-    "small batches lose is in the floor. Options that score: s + step of k; `every_2`, `stale_both`: s / 2 + step of "
-    "k; options that know their scores, and `random`: step of k. `reuse`: F + (1 - F) k / N, where F is the forward "
-    "pass of training with its graph. `auto`: the least s of the kinds that it looks at, "
-    "but for images of half the size, which choose other rows and so are not taken, + step of k.",
+    "`no_grad`, in evaluation mode, and in the precision, format and resolution of the option (weights in that format"
+    " already, the input brought into it), outside of Lightning; compiled only where the scoring pass is. A *step of "
+    "k* is a plain step through the Trainer with batches of k, so that what small batches lose is in the floor. "
+    "Options that score: s + step of k; `every_2`, `stale_both`: s / 2 + step of k; options that know their scores, "
+    "and `random`: step of k. `reuse`: F + (1 - F) k / N, where F is the forward pass of training with its graph. "
+    "`auto`: the least s of the kinds that it looks at, but for images of half the size, which choose other rows and "
+    "so are not taken, + step of k.",
     "*Peak memory*: all tensors alive at the peak of a step, beyond those at its start: counted storages on a CPU, the "
     "allocator's on CUDA.",
 )

@@ -40,14 +40,15 @@ class SelectiveBackprop(ExampleSelection):
     before they are known. All ranks do the same, and a resumed run goes on as it did.
 
     ``scoring=ScoringPass()`` always means the pass: about ``1/3 + keep`` of plain training, see `ScoringPass` for
-    cheaper ones. So do `refill`, `across_ranks`, `reuse_forward`, ``ledger=True`` and a `warmup` below one epoch, in
-    which nothing is known. ``rescore_every=n`` is the paper's Stale Selective-Backprop, which scores every n-th epoch;
-    ``scoring="auto"`` measures what is cheapest here. See `ExampleSelection` for all.
+    cheaper ones. So do `refill`, `across_ranks`, `reuse_forward`, ``ledger=True`` (a table beside the pass) and, unless
+    ``scoring="ledger"`` stands beside it, a `warmup` below one epoch, in which nothing is known. ``rescore_every=n`` is
+    the paper's Stale Selective-Backprop, which scores every n-th epoch; ``scoring="auto"`` measures which pass is
+    cheapest here. See `ExampleSelection` for all.
 
     Cost: training of ``keep`` of each batch; and a pass over it, where there is one.
 
     Args:
-        keep: expected fraction of the examples that is trained, in (0, 1].
+        keep: expected fraction of the examples that is trained, in (0, 1]; 0.5 unless `beta` is given.
         beta: selectivity in place of `keep`; ``keep = 1 / (1 + beta)``.
         history: R, how many recent losses the distribution is taken over, beside a pass.
         floor: least probability with which any example is trained; at most `keep`. ``None`` is 0 beside a pass or
