@@ -9,7 +9,7 @@ from experiments.step_costs.fit import Columns, fit
 from experiments.step_costs.learner import Learner
 from experiments.step_costs.memory import watch
 from experiments.step_costs.models import Subject
-from experiments.step_costs.options import Option
+from experiments.step_costs.options import Option, selection
 from experiments.step_costs.step_times import StepTimes
 from experiments.step_costs.turns import Pause
 
@@ -76,9 +76,9 @@ class Arm:
             end=end,
         )
         batches = discard + plan.rounds * (plan.steps + 1) + cycle
-        callbacks = [times, *([option.make(self.keep, self.subject)] if option else [])]
+        selects, epochs = selection(option, self.keep, self.subject)
         data = Columns(*self.subject.noise(self.rows * batches))
-        epochs = option.epochs if option else 1
+        callbacks = [times, *selects]
         fit(self.learner, data, self.rows, callbacks, device=plan.device, precision=self.precision, epochs=epochs)
         self.seconds, self.bytes = _by_turn(times.seconds, plan.steps), times.bytes
 

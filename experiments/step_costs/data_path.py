@@ -19,7 +19,7 @@ from experiments.step_costs.choices import chosen_in_turns
 from experiments.step_costs.clock import clock
 from experiments.step_costs.fit import fit
 from experiments.step_costs.models import CLASSES, SIDE, Subject
-from experiments.step_costs.options import OPTIONS
+from experiments.step_costs.options import OPTIONS, selection
 from experiments.step_costs.step_times import StepTimes
 
 
@@ -93,8 +93,8 @@ def measure(
         for name, seconds in found.items():
             option = None if name is None else OPTIONS[name]
             times, decoded = StepTimes(clock(device), discard=2), _Decoded(data)
-            callbacks: list[Callback] = [times, decoded, *([option.make(float(keep), subject)] if option else [])]
-            epochs = option.epochs if option else 1
+            selects, epochs = selection(option, float(keep), subject)
+            callbacks: list[Callback] = [times, decoded, *selects]
             with quiet(), chosen_in_turns(0):
                 fit(learner, data, subject.rows, callbacks, device=device, precision="fp32", epochs=epochs)
             seconds.append(median(times.seconds))

@@ -127,3 +127,8 @@ OPTIONS |= {
     scoring_epoch("stale"): Option("`rescore_every=2`, its scoring epoch", _plan(rescore_every=2), Kind()),
     "stale_both": Option("`rescore_every=2`, mean of both epochs", _plan(rescore_every=2), Kind(), share=0.5),
 }  # measured beside `stale`
+
+
+def selection(option: Option | None, keep: float, subject: Subject) -> tuple[list[Callback], int]:
+    """The callbacks and the epochs of a training: none and one where it is plain."""
+    return ([], 1) if option is None else ([option.make(keep, subject)], option.epochs)

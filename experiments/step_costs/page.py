@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.allocator import VARIABLES
 from experiments.files import read_json, write_json, write_text
 from experiments.records import Row, read, write
 from experiments.step_costs import tables
 from experiments.step_costs.figure import draw
+from experiments.step_costs.options import OPTIONS
 from experiments.step_costs.verdict import LONG_MS, by_option, verdict
 
 PARTS = ("results", "sizes", "history", "ledger", "fidelity", "data_path", "freed_memory")
@@ -93,7 +95,8 @@ def _section(name: str, found: Findings, folder: Path, file: Path) -> list[str]:
             "only its chosen rows are decoded."
         ]
     if freed := found.rows.get("freed_memory"):
-        parts += [f"### Memory that is given back ({name})", _FREED, tables.freed_memory(freed)]
+        words = _FREED.format(keep=freed[0]["keep"], chunks=OPTIONS["chunks"].what, variables=VARIABLES)
+        parts += [f"### Memory that is given back ({name})", words, tables.freed_memory(freed)]
     own = f"Of cells whose plain step takes {LONG_MS:g} ms or more; medians. Each cell is in the tables above."
     return [*parts, f"### Near the floor, by option ({name})", own, by_option(results)]
 
@@ -107,8 +110,7 @@ _FREED = (
     "Whether it does is decided by all that a process did before. Everything above was therefore measured in a process "
     "that keeps its memory, and here are trainings through the Trainer, each alone in a process of either way: ms of "
     "processor time for a step, and in brackets the pages that the system handed out for it, in thousands. fp32, keep "
-    "1/3; `full` scores all rows at once, `chunks` 32 at a time. To keep memory, set "
-    "`MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_MMAP_THRESHOLD_=1073741824` before a training starts."
+    "{keep}; `chunks` is {chunks}. To keep memory, set `{variables}` before a training starts."
 )
 _METHOD = (
     "*Measured*: from the start of a batch to the start of the next, so with loading (of tensors in memory), scoring, "
@@ -121,8 +123,8 @@ _METHOD = (
     "chosen before loading are chosen for 32 batches in a row; here for one turn and the step before it, so that each "
     "turn bears the cost of its own choices, and more than its share: five in a row, say, take longer each than 32.",
     "*Floor*, each part in plain steps of N: *bare scores* s are a forward pass with the losses of N rows under "
-    "`no_grad`, in evaluation mode, and in the precision, format and resolution of the option (weights in that format"
-    " already, the input brought into it), outside of Lightning; compiled only where the scoring pass is. A *step of "
+    "`no_grad`, in evaluation mode, and in the precision, format and resolution of the option (weights in that format "
+    "already, the input brought into it), outside of Lightning; compiled only where the scoring pass is. A *step of "
     "k* is a plain step through the Trainer with batches of k, so that what small batches lose is in the floor. "
     "Options that score: s + step of k; `every_2`, `stale_both`: s / 2 + step of k; options that know their scores, "
     "and `random`: step of k. `reuse`: F + (1 - F) k / N, where F is the forward pass of training with its graph. "

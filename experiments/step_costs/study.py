@@ -131,7 +131,7 @@ class Study:
         own = self.config.freed_memory
         subjects = [self.subject(name) for name in own.models]
         subjects = [replace(one, rows=times * one.rows) for one in subjects for times in own.times]
-        return freed_memory.measure(subjects, list(own.options), float(self.keep), self.config.threads)
+        return freed_memory.measure(subjects, list(own.options), self.keep, self.config.threads)
 
 
 _SETTINGS = {

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import count as counting_up
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -203,10 +204,12 @@ def test_a_page_without_results_says_how_to_get_them(tmp_path: Path) -> None:
     assert "GPU: not yet run; the command is** `python -m experiments.speed device=cuda" in text
 
 
-def test_the_training_of_an_option_is_timed_and_its_pages_are_counted() -> None:
-    seconds, pages = freed_memory._training(Subject("mlp", 12, {"width": 4, "depth": 1}), "ledger", 0.5, 1)
-    assert 0 < seconds < 1
-    assert pages >= 0
+def test_the_training_of_an_option_is_timed_and_its_pages_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By clocks that go on by 1 and by 3 whenever they are looked at, which is once at either end of a batch."""
+    monkeypatch.setattr(freed_memory, "clock", lambda device: counting_up().__next__)
+    monkeypatch.setattr(freed_memory, "_pages", counting_up(step=3).__next__)
+    third = Fraction("1/3")
+    assert freed_memory._training(Subject("mlp", 12, {"width": 4, "depth": 1}), "ledger", third, 1) == (1, 3)
 
 
 def test_bad_settings_are_refused(application: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
