@@ -25,10 +25,10 @@ class SkipLearned(ExampleSelection):
         ExampleSelection(KeepUnlearned(), refill=True, end=0.5)
 
     There is no `keep`: nearly everything is trained at first, and less and less of what is learned, in full batches.
-    So an epoch has fewer and fewer steps. Spend what that saves: with as many epochs as before, a training is shorter
-    and gains nothing. `Budget` and `BudgetSchedule` hold cost and learning rate to a plan. From the middle on
-    everything is trained: a small set that is trained for long is learned by heart, and what is left out by then are
-    not the examples that it could do without.
+    So an epoch has fewer and fewer steps: with as many epochs as before, a training is shorter. Those gains are of
+    trainings that spent what it saves; `Budget` and `BudgetSchedule` hold cost and learning rate to a plan. From the
+    middle on everything is trained: a small set that is trained for long is learned by heart, and what is left out by
+    then are not the examples that it could do without.
 
     Cost: training of what is kept; no scoring pass.
 
